@@ -1,0 +1,197 @@
+"""Bundles: one .safetensors file with networks, integer tables and configuration.
+
+The safetensors metadata has one key, ``bkcodec``: JSON with ``version`` (1), ``name``, ``licence``,
+``stride``, ``rounding``, ``parts`` (which network fills each role), ``model`` (the sizes of the
+networks) and ``provenance``. Tensors: ``net.*`` are the networks (float16 or float32);
+``tables.lengths``, ``tables.low``, ``tables.weights`` are the entropy tables (see ``entropy``).
+
+The fingerprint of a bundle is the first 4 bytes of a SHA-256 over what the bitstream depends on:
+the stride, the tables and the quantisation steps. Decoder networks are not part of it, so they may
+improve without breaking files.
+
+``weights/manifest.json`` lists the shipped bundles: name, file, fingerprint, SHA-256, licence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bkcodec.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from bkcodec.entropy import Tables
+
+BUNDLE_VERSION = 1
+_HERE = Path(__file__).resolve().parent
+_HEADER_MAX = 2**24  # bytes; safetensors itself allows 100 MB
+
+
+@dataclass(frozen=True, slots=True)
+class BundleInfo:
+    """What the manifest says about a bundle; read without numpy or torch."""
+
+    name: str
+    path: Path
+    fingerprint: str
+    sha256: str
+    licence: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bundle:
+    """A loaded bundle.
+
+    Attributes:
+        header: the JSON of the safetensors metadata.
+        tables: the entropy tables of all quality levels.
+        networks: float arrays by name, as stored.
+        fingerprint: 4 bytes.
+    """
+
+    path: Path
+    header: dict[str, Any]
+    tables: Tables
+    networks: dict[str, NDArray[np.floating]]
+    fingerprint: bytes
+
+    @property
+    def name(self) -> str:
+        return str(self.header["name"])
+
+
+def weights_folder() -> Path:
+    """The shipped weights: inside an installed package, beside it in a checkout."""
+    inside = _HERE / "weights"
+    return inside if inside.is_dir() else _HERE.parent / "weights"
+
+
+@lru_cache
+def shipped_bundles() -> tuple[BundleInfo, ...]:
+    """The manifest's bundles, the default first.
+
+    Raises:
+        UnsupportedError: the installation has no manifest.
+    """
+    folder = weights_folder()
+    try:
+        entries = json.loads((folder / "manifest.json").read_text("utf-8"))["bundles"]
+    except OSError as error:
+        raise UnsupportedError(f"no weights in this installation ({error}). Reinstall bkcodec.") from error
+    return tuple(
+        BundleInfo(e["name"], folder / e["file"], e["fingerprint"], e["sha256"], e["licence"],
+                   e["origin"]) for e in entries
+    )  # fmt: skip
+
+
+def find_bundle(name_or_path: str) -> Path:
+    """Path of a bundle given by name or by file.
+
+    Raises:
+        UnsupportedError: neither; the message lists the names.
+    """
+    by_name = {b.name: b.path for b in shipped_bundles()}
+    if name_or_path in by_name:
+        return by_name[name_or_path]
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    raise UnsupportedError(
+        f"unknown bundle {name_or_path!r}: neither a file nor one of {', '.join(by_name)}"
+    )
+
+
+def find_fingerprint(fingerprint: bytes) -> Path:
+    """Path of the shipped bundle that can decode a file.
+
+    Raises:
+        UnsupportedError: none; the message names the fingerprint.
+    """
+    for bundle in shipped_bundles():
+        if bundle.fingerprint == fingerprint.hex():
+            return bundle.path
+    raise UnsupportedError(
+        f"the file needs the bundle with fingerprint {fingerprint.hex()}, which is not installed. "
+        "Name its file with --model."
+    )
+
+
+@lru_cache(maxsize=4)
+def load_bundle(path: Path) -> Bundle:
+    """Read a bundle file.
+
+    Raises:
+        UnsupportedError: missing, damaged, of a newer version, or altered since it was shipped.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    from bkcodec.entropy import Tables
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnsupportedError(f"{path}: cannot be read ({error.strerror})") from error
+    for shipped in shipped_bundles():
+        if shipped.path == path and hashlib.sha256(data).hexdigest() != shipped.sha256:
+            raise UnsupportedError(f"{path}: damaged (its SHA-256 is not the manifest's). Reinstall.")
+    header = _header(path, data)
+    try:
+        arrays = load(data)
+        tables = Tables(*(arrays.pop(f"tables.{k}") for k in ("lengths", "low", "weights")))
+        steps = arrays["net.quantiser.log_step"]
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise UnsupportedError(f"{path}: not a complete bkcodec bundle ({error})") from error
+    networks = {k.removeprefix("net."): v for k, v in arrays.items()}
+    return Bundle(path, header, tables, networks, fingerprint(header["stride"], tables, steps))
+
+
+def save_bundle(
+    path: Path, header: dict[str, Any], networks: dict[str, NDArray[np.floating]], tables: Tables
+) -> Bundle:
+    """Write a bundle file and return it as loaded."""
+    from safetensors.numpy import save_file
+
+    arrays = {f"net.{k}": v for k, v in networks.items()}
+    arrays |= {"tables.lengths": tables.lengths, "tables.low": tables.low,
+               "tables.weights": tables.weights}  # fmt: skip
+    header = {"version": BUNDLE_VERSION, **header}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(arrays, path, {"bkcodec": json.dumps(header, sort_keys=True)})
+    load_bundle.cache_clear()
+    return load_bundle(path)
+
+
+def fingerprint(stride: int, tables: Tables, log_step: NDArray[np.floating]) -> bytes:
+    """First 4 bytes of the SHA-256 over what the bitstream depends on."""
+    digest = hashlib.sha256(struct.pack("<III", stride, *tables.lengths.shape))
+    for array in (tables.lengths.astype("<u2"), tables.low.astype("<i2"),
+                  tables.weights.astype("<u2"), log_step.astype("<f4")):  # fmt: skip
+        digest.update(array.tobytes())
+    return digest.digest()[:4]
+
+
+def _header(path: Path, data: bytes) -> dict[str, Any]:
+    """The JSON of the safetensors metadata, checked."""
+    try:
+        (length,) = struct.unpack_from("<Q", data)
+        if length > min(_HEADER_MAX, len(data) - 8):
+            raise ValueError("header too long")
+        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["bkcodec"])
+        version, _, _, _ = (header[k] for k in ("version", "name", "stride", "model"))
+    except (struct.error, ValueError, KeyError, TypeError) as error:
+        raise UnsupportedError(f"{path}: not a bkcodec bundle") from error
+    if version != BUNDLE_VERSION:
+        raise UnsupportedError(
+            f"{path}: bundle version {version}, this program reads {BUNDLE_VERSION}. Upgrade bkcodec."
+        )
+    return dict(header)

@@ -1,0 +1,271 @@
+"""Photos to bytes and back: the one place where the container meets the models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from bkcodec.backbone import load_model, pick_device
+from bkcodec.bundle import find_bundle, find_fingerprint, load_bundle
+from bkcodec.config import (
+    DEFAULT_QUALITY,
+    LEVELS,
+    DecodeOptions,
+    EncodeOptions,
+    Limits,
+    quality_to_level,
+)
+from bkcodec.container import Container, container_from_bytes, container_to_bytes
+from bkcodec.entropy import Symbols
+from bkcodec.errors import FormatError, LimitError, UnsupportedError, UsageError
+from bkcodec.imageio import (
+    Picture,
+    alpha_from_png,
+    alpha_to_png,
+    apply_alpha,
+    image_from_picture,
+    picture_from_image,
+)
+from bkcodec.models.diffusion import SCHEDULERS
+from bkcodec.rate import largest_level
+from bkcodec.tables import quantise
+from bkcodec.tiling import scaled, tile_cells, windows
+
+REACH = 8  # cells of z that a pixel's code or picture depends on, on each side, in the VAE and h_a
+MAX_STEPS = 50
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A finished file and what was chosen for it."""
+
+    data: bytes
+    level: int
+    symbols: Symbols
+
+
+class Codec:
+    """A bundle's model, loaded once, for any number of images.
+
+    Args:
+        model: name of a bundle or path of a bundle file.
+        device: auto, cpu, cuda or mps.
+
+    Raises:
+        UnsupportedError: no such bundle or device.
+    """
+
+    def __init__(self, model: str | Path = "lite", device: str = "auto") -> None:
+        self.device = pick_device(device)
+        self.model, self.bundle = load_model(find_bundle(str(model)), str(self.device))
+
+    def encode(self, image: Image.Image, options: EncodeOptions | None = None) -> bytes:
+        """A Pillow image -> the bytes of a .bkc file.
+
+        Raises:
+            InputError: pixels that cannot be coded.
+            TargetError: a target below the smallest possible file.
+            UsageError: contradicting options.
+            LimitError: out of memory.
+        """
+        return self.encode_picture(picture_from_image(image), options or EncodeOptions()).data
+
+    def encode_picture(self, picture: Picture, options: EncodeOptions) -> Encoded:
+        """As ``encode``, from a ``Picture``."""
+        _check_encode(options)
+        picture = apply_alpha(picture, options.alpha)
+        z = _guard_memory(lambda: self._analyse(picture.rgb, options.tile))
+        alpha = alpha_to_png(picture.alpha) if picture.alpha is not None else None
+        blocks = {k: getattr(picture, k) for k in ("icc", "exif", "xmp") if k not in options.strip}
+
+        def at(level: int) -> Encoded:
+            symbols = self._quantise(z, level)
+            width, height = picture.size
+            container = Container(
+                self.bundle.fingerprint, width, height, self.model.stride, level,
+                self.bundle.tables.level(level).encode(symbols),
+                alpha=alpha, greyscale=picture.greyscale, **blocks,
+            )  # fmt: skip
+            return Encoded(container_to_bytes(container), level, symbols)
+
+        limit = options.target_size
+        if options.target_bpp is not None:
+            limit = int(options.target_bpp * picture.size[0] * picture.size[1] / 8)
+        if limit is not None:
+            return at(largest_level(lambda level: len(at(level).data), limit)[0])
+        quality = DEFAULT_QUALITY if options.quality is None else options.quality
+        return at(quality_to_level(quality))
+
+    def decode(self, data: bytes, options: DecodeOptions | None = None) -> Image.Image:
+        """The bytes of a .bkc file -> a Pillow image with its metadata in ``info``.
+
+        Raises:
+            FormatError: corrupt bytes.
+            UnsupportedError: made with another bundle than this codec's, or by a newer version.
+            LimitError: too many pixels, or out of memory.
+            UsageError: contradicting options.
+        """
+        options = options or DecodeOptions()
+        container = container_from_bytes(data, options.limits)
+        if container.fingerprint != self.bundle.fingerprint:
+            raise UnsupportedError(
+                f"the file needs the bundle {container.fingerprint.hex()}, "
+                f"{self.bundle.name} is {self.bundle.fingerprint.hex()}"
+            )
+        return image_from_picture(self.decode_container(container, options))
+
+    def decode_container(self, container: Container, options: DecodeOptions) -> Picture:
+        """As ``decode``, from a parsed container that belongs to this codec's bundle."""
+        _check_decode(options)
+        if container.stride != self.model.stride:
+            raise FormatError(f"stride {container.stride}, the bundle's is {self.model.stride}")
+        size = (container.width, container.height)
+        alpha = alpha_from_png(container.alpha, size) if container.alpha is not None else None
+        symbols = self.bundle.tables.level(container.level).decode(container.z, *container.z_shape)
+        rgb = _guard_memory(lambda: self._synthesise(symbols, container, options))
+        if container.greyscale:
+            rgb = np.repeat(_luma(rgb)[..., None], 3, axis=2)
+        return Picture(rgb, alpha, container.greyscale, container.icc, container.exif, container.xmp)
+
+    @torch.inference_mode()
+    def _analyse(self, rgb: NDArray[np.uint8], tile: int | None) -> NDArray[np.float32]:
+        """uint8 [H, W, 3] -> z float32 [M, h, w], in float32 on every device."""
+        height, width = rgb.shape[:2]
+        stride = self.model.stride
+        rows, columns = -(-height // stride), -(-width // stride)
+        z = np.empty((self.model.config.M, rows, columns), np.float32)
+        for window in windows(rows, columns, tile_cells(tile, width, height, stride), REACH):
+            pixels = rgb[scaled(window.outer, stride)]
+            x = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
+            x = x.permute(2, 0, 1)[None].float().div_(255)  # [1, 3, H, W], channels last
+            part = self.model.analyse(x)[1][0]
+            z[:, *window.core] = part[:, *window.inner].cpu().numpy()
+        return z
+
+    def _quantise(self, z: NDArray[np.float32], level: int) -> Symbols:
+        step = self._steps()[level][:, None, None]
+        rounding = float(self.bundle.header["rounding"])
+        return self.bundle.tables.level(level).clamp(quantise(z, step, rounding))
+
+    def _steps(self) -> NDArray[np.float32]:
+        ladder = torch.linspace(0, 1, LEVELS, device=self.device)
+        return self.model.quantiser.step(ladder)[:, :, 0, 0].cpu().numpy()
+
+    @torch.inference_mode()
+    def _synthesise(
+        self, symbols: Symbols, container: Container, options: DecodeOptions
+    ) -> NDArray[np.uint8]:
+        """Symbols int16 [M, h, w] -> uint8 [H, W, 3]."""
+        level = torch.full((1,), container.level / (LEVELS - 1), device=self.device)
+        seed = container.seed if options.seed is None else options.seed
+        y_hat = self.model.sample(
+            torch.from_numpy(symbols).to(self.device)[None].float(), level, options.steps,
+            options.scheduler, seed, options.realism, container.timestep,
+        )  # fmt: skip
+        rows, columns = container.z_shape
+        stride, width, height = container.stride, container.width, container.height
+        rgb = np.empty((rows * stride, columns * stride, 3), np.uint8)
+        side = tile_cells(options.tile, width, height, stride)
+        for window in windows(rows, columns, side, REACH):
+            part = y_hat[:, :, *window.outer]
+            x_hat = self.model.reconstruct(part, (part.shape[2] * stride, part.shape[3] * stride))
+            pixels = x_hat[0].clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0)
+            rgb[scaled(window.core, stride)] = pixels[scaled(window.inner, stride)].cpu().numpy()
+        return np.ascontiguousarray(rgb[:height, :width])
+
+
+def encode(image: Image.Image, options: EncodeOptions | None = None) -> bytes:
+    """A Pillow image -> the bytes of a .bkc file; see ``Codec.encode``."""
+    options = options or EncodeOptions()
+    return Codec(options.model, options.device).encode(image, options)
+
+
+def decode(data: bytes, options: DecodeOptions | None = None) -> Image.Image:
+    """The bytes of a .bkc file -> a Pillow image; see ``Codec.decode``."""
+    options = options or DecodeOptions()
+    container = container_from_bytes(data, options.limits)
+    codec = codec_for(container, options)
+    return image_from_picture(codec.decode_container(container, options))
+
+
+def encode_to(image: Image.Image, fo: BinaryIO, options: EncodeOptions | None = None) -> None:
+    """Encode into a binary file object."""
+    fo.write(encode(image, options))
+
+
+def decode_from(fo: BinaryIO, options: DecodeOptions | None = None) -> Image.Image:
+    """Decode from a binary file object, to its end."""
+    options = options or DecodeOptions()
+    data = fo.read(options.limits.max_file_bytes + 1)
+    if len(data) > options.limits.max_file_bytes:
+        raise LimitError(f"file larger than the limit of {options.limits.max_file_bytes} bytes")
+    return decode(data, options)
+
+
+def codec_for(container: Container, options: DecodeOptions) -> Codec:
+    """The codec of the bundle that a file names by its fingerprint.
+
+    Raises:
+        UnsupportedError: no such bundle here.
+    """
+    path = options.model_path
+    if path is not None:
+        wanted, found = container.fingerprint, load_bundle(find_bundle(path)).fingerprint
+        if found != wanted:
+            raise UnsupportedError(f"the file needs the bundle {wanted.hex()}, {path} is {found.hex()}")
+        return Codec(path, options.device)
+    return Codec(find_fingerprint(container.fingerprint), options.device)
+
+
+def _luma(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(rgb).convert("L"))
+
+
+def _guard_memory(work: Callable[[], T]) -> T:
+    """Run ``work``; running out of memory becomes a LimitError that says what helps."""
+    try:
+        return work()
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise LimitError("out of memory. A smaller --tile needs less.") from error
+    except RuntimeError as error:
+        if "alloc" not in str(error):
+            raise
+        raise LimitError("out of memory. A smaller --tile needs less.") from error
+
+
+def _check_encode(options: EncodeOptions) -> None:
+    wishes = (options.quality, options.target_bpp, options.target_size)
+    if sum(wish is not None for wish in wishes) > 1:
+        raise UsageError("quality, target_bpp and target_size exclude each other")
+    if options.quality is not None and not 0 <= options.quality <= 100:
+        raise UsageError(f"quality {options.quality}: not in 0..100")
+    for name in ("target_bpp", "target_size"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise UsageError(f"{name} {value}: must be above 0")
+    unknown = options.strip - {"icc", "exif", "xmp"}
+    if unknown:
+        raise UsageError(f"strip {', '.join(sorted(unknown))}: not icc, exif or xmp")
+
+
+def _check_decode(options: DecodeOptions) -> None:
+    if not 1 <= options.steps <= MAX_STEPS:
+        raise UsageError(f"steps {options.steps}: not in 1..{MAX_STEPS}")
+    if options.scheduler not in SCHEDULERS:
+        raise UsageError(f"scheduler {options.scheduler!r}: not one of {', '.join(SCHEDULERS)}")
+    if not 0 <= options.realism <= 1:
+        raise UsageError(f"realism {options.realism}: not in 0..1")
+    if options.seed is not None and not 0 <= options.seed < 2**31:
+        raise UsageError(f"seed {options.seed}: not in 0..2^31 - 1")
+
+
+__all__ = ["Codec", "Encoded", "Limits", "decode", "decode_from", "encode", "encode_to"]

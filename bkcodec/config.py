@@ -1,0 +1,84 @@
+"""Options, limits and other constants that every rung may use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LEVELS = 201  # quality levels of a bundle: quality 0, 0.5, 1, ... 100
+
+
+def quality_to_level(quality: float) -> int:
+    """Quality 0..100 -> level 0..200, the nearest half step."""
+    return round(quality * 2)
+
+
+def level_to_quality(level: int) -> float:
+    """Level 0..200 -> quality 0..100."""
+    return level / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a reader accepts before it allocates anything.
+
+    Attributes:
+        max_pixels: width x height of an image; 0 means no limit.
+        max_file_bytes: size of a .bkc file.
+        max_metadata_bytes: size of one inflated ICC, EXIF or XMP block.
+    """
+
+    max_pixels: int = 2**28
+    max_file_bytes: int = 2**30
+    max_metadata_bytes: int = 2**24
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeOptions:
+    """How an image becomes bytes.
+
+    Attributes:
+        quality: 0..100, in half steps; exclusive with the two targets.
+        target_bpp: largest allowed bits (of the whole file) a pixel.
+        target_size: largest allowed file size in bytes.
+        model: name of a bundle or path of a bundle file.
+        device: auto, cpu, cuda or mps.
+        tile: side in pixels of the tiles that the networks see; 0 = whole image; None = auto.
+        strip: any of "exif", "xmp", "icc"; these are not stored.
+        alpha: "keep", "drop", or a colour (Pillow's names and #rrggbb) to composite onto.
+    """
+
+    quality: float | None = None
+    target_bpp: float | None = None
+    target_size: int | None = None
+    model: str = "lite"
+    device: str = "auto"
+    tile: int | None = None
+    strip: frozenset[str] = frozenset()
+    alpha: str = "keep"
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeOptions:
+    """How bytes become an image. Every field has a default: files are self-sufficient.
+
+    Attributes:
+        steps: denoising steps, 1..50. One gives the least distortion, more give texture.
+        scheduler: ddim, dpm++, euler or lcm; matters with two steps or more.
+        realism: 0..1, weight of the denoised latent against the hyper-decoder's mean.
+        seed: of the noise that two steps or more start from; None = what the file says.
+        device, tile: as in EncodeOptions.
+        limits: what is accepted before anything is allocated.
+        model_path: a bundle file to try before the installed ones.
+    """
+
+    steps: int = 1
+    scheduler: str = "ddim"
+    realism: float = 1.0
+    seed: int | None = None
+    device: str = "auto"
+    tile: int | None = None
+    limits: Limits = Limits()
+    model_path: str | None = None
+
+
+DEFAULT_QUALITY = 50.0

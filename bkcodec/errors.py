@@ -1,0 +1,58 @@
+"""Everything that bkcodec raises on purpose.
+
+```
+BkcError (exit 1)
+├── UsageError (2)         options that contradict each other
+├── InputError (3)         input unreadable or unsupported, output exists
+├── FormatError (4)        not a .bkc, corrupt, truncated, checksum
+├── UnsupportedError (5)   newer format, unknown bundle, weights or backbone missing
+├── LimitError (6)         a limit exceeded, out of memory
+└── TargetError (7)        a size target that cannot be reached
+```
+
+Each class carries its exit code; only ``cli.py`` exits.
+"""
+
+from __future__ import annotations
+
+
+class BkcError(Exception):
+    """Base of all errors of this package; the message is one clear line."""
+
+    exit_code = 1
+
+
+class UsageError(BkcError):
+    """Options that contradict each other or do not apply."""
+
+    exit_code = 2
+
+
+class InputError(BkcError):
+    """An input that cannot be read or is not supported, or an output that is in the way."""
+
+    exit_code = 3
+
+
+class FormatError(BkcError):
+    """Bytes that are not a valid .bkc file: wrong magic, truncated, checksum, bad field."""
+
+    exit_code = 4
+
+
+class UnsupportedError(BkcError):
+    """A valid file or bundle that this installation cannot use."""
+
+    exit_code = 5
+
+
+class LimitError(BkcError):
+    """More pixels, bytes or memory than allowed."""
+
+    exit_code = 6
+
+
+class TargetError(BkcError):
+    """A size that no quality reaches; the message says the smallest possible."""
+
+    exit_code = 7

@@ -1,0 +1,190 @@
+"""What the command line does with one file, and with many."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bkcodec.config import DecodeOptions, EncodeOptions, level_to_quality
+from bkcodec.container import Container, container_from_bytes
+from bkcodec.errors import BkcError, InputError
+from bkcodec.files import Job, printable, write_whole
+
+if TYPE_CHECKING:
+    from bkcodec.codec import Codec
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """What happens to the output file."""
+
+    force: bool = False
+    skip_existing: bool = False
+    keep_mtime: bool = False
+    dry_run: bool = False
+    verify: bool = False
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of one file."""
+
+    job: Job
+    values: dict[str, Any] = field(default_factory=dict)
+    error: BaseException | None = None
+    skipped: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+        target = str(self.job.target) if self.job.target is not None else "-"
+        row: dict[str, Any] = {"input": self.job.name, "output": target}
+        if self.error is not None:
+            return row | {"error": str(self.error), "exit_code": exit_code(self.error)}
+        return row | ({"skipped": True} if self.skipped else {}) | self.values
+
+    def line(self) -> str:
+        """For people."""
+        target = printable(self.job.target) if self.job.target is not None else "standard output"
+        head = f"{printable(self.job.name)} -> {target}"
+        if self.skipped:
+            return f"{head}   exists, skipped"
+        v = self.values
+        parts = [head, f"{v['width']}x{v['height']}"]
+        if "bytes" in v:
+            parts += [f"{v['bytes']:,} B".replace(",", " "), f"{v['bpp']:.4f} bpp"]
+        if "quality" in v:
+            parts += [f"q {v['quality']:g}"]
+        if "seconds" in v:
+            parts += [f"{v['seconds']:.2f} s", f"{v['device']}"]
+        return "   ".join(parts)
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code that an error stands for."""
+    return error.exit_code if isinstance(error, BkcError) else 1
+
+
+def run_all(
+    jobs: list[Job], work: Callable[[Job], Report], n_jobs: int
+) -> Iterator[Report]:
+    """Work through all jobs, ``n_jobs`` at a time; a failure is a report, not an exception."""
+
+    def attempt(job: Job) -> Report:
+        try:
+            return work(job)
+        except Exception as error:  # a batch goes on; the caller names what failed
+            return Report(job, error=error)
+
+    if n_jobs <= 1 or len(jobs) <= 1:
+        yield from map(attempt, jobs)
+        return
+    with ThreadPoolExecutor(n_jobs) as pool:
+        try:
+            for future in as_completed([pool.submit(attempt, job) for job in jobs]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def encode_file(job: Job, codec: Codec, options: EncodeOptions, write: WriteOptions) -> Report:
+    """Read a photo, encode it, write it. Raises the package's errors."""
+    if _in_the_way(job, write):
+        return Report(job, skipped=True)
+    from bkcodec.imageio import open_image, picture_from_image
+
+    started = time.perf_counter()
+    image = open_image(io.BytesIO(_read(job)))
+    frames = getattr(image, "n_frames", 1)
+    encoded = codec.encode_picture(picture_from_image(image), options)
+    seconds = time.perf_counter() - started
+    width, height = container_from_bytes(encoded.data).width, container_from_bytes(encoded.data).height
+    values = {
+        "width": width, "height": height, "bytes": len(encoded.data),
+        "bpp": round(8 * len(encoded.data) / (width * height), 6),
+        "quality": level_to_quality(encoded.level), "seconds": round(seconds, 4),
+        "device": codec.device.type,
+    }  # fmt: skip
+    if frames > 1:
+        values["frames_left_out"] = frames - 1
+    if write.dry_run:
+        return Report(job, values)
+    _write(job, encoded.data, write)
+    if write.verify and job.target is not None:
+        _verify(job.target, codec, encoded.symbols)
+        values["verified"] = True
+    return Report(job, values)
+
+
+def decode_file(job: Job, codec_of: Callable[[Container], Codec], options: DecodeOptions,
+                extension: str, write: WriteOptions) -> Report:  # fmt: skip
+    """Read a .bkc file, decode it, write the photo. Raises the package's errors."""
+    if _in_the_way(job, write):
+        return Report(job, skipped=True)
+    from bkcodec.imageio import image_from_picture, save_image
+
+    data = _read(job, options.limits.max_file_bytes + 1)
+    container = container_from_bytes(data, options.limits)
+    codec = codec_of(container)
+    started = time.perf_counter()
+    picture = codec.decode_container(container, options)
+    seconds = time.perf_counter() - started
+    out = io.BytesIO()
+    save_image(image_from_picture(picture), out, extension)
+    _write(job, out.getvalue(), write)
+    values = {"width": container.width, "height": container.height, "seconds": round(seconds, 4),
+              "quality": level_to_quality(container.level), "device": codec.device.type}  # fmt: skip
+    return Report(job, values)
+
+
+def _in_the_way(job: Job, write: WriteOptions) -> bool:
+    """Whether the output exists and is to be left; refused early where it may not be."""
+    if job.target is None or not (job.target.exists() or job.target.is_symlink()):
+        return False
+    if write.skip_existing:
+        return True
+    if not write.force:
+        raise InputError(f"{printable(job.target)}: exists already; --force overwrites it")
+    if job.target.is_dir():
+        raise InputError(f"{printable(job.target)}: is a directory")
+    return False
+
+
+def _read(job: Job, limit: int = -1) -> bytes:
+    if job.source is None:
+        data = sys.stdin.buffer.read(limit)
+    else:
+        try:
+            with job.source.open("rb") as file:
+                data = file.read(limit)
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror or error}") from error
+    if not data:
+        raise InputError("the input is empty")
+    return data
+
+
+def _write(job: Job, data: bytes, write: WriteOptions) -> None:
+    if job.target is None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    write_whole(job.target, data, write.force)
+    if write.keep_mtime and job.source is not None:
+        status = job.source.stat()
+        os.utime(job.target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _verify(path: Path, codec: Codec, symbols: Any) -> None:
+    container = container_from_bytes(path.read_bytes())
+    tables = codec.bundle.tables.level(container.level)
+    decoded = tables.decode(container.z, *container.z_shape)
+    if not (decoded == symbols).all():
+        raise BkcError(f"{printable(path)}: verification failed, the symbols differ")

@@ -1,0 +1,89 @@
+"""Denoising in several steps, with diffusers' schedulers and noise that is the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SCHEDULERS = ("ddim", "dpm++", "euler", "lcm")
+
+Predictor = Callable[[Tensor, Tensor], Tensor]  # (y_t, t [B]) -> x0-prediction
+
+
+def philox_noise(shape: tuple[int, ...], seed: int, stream: int, device: torch.device) -> Tensor:
+    """Standard normal noise from NumPy's Philox, generated on the CPU: equal on every device."""
+    generator = np.random.Generator(np.random.Philox(key=np.array([seed, stream], dtype=np.uint64)))
+    return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32)).to(device)
+
+
+def make_scheduler(name: str, schedule: str, train_timesteps: int, start: int) -> Any:
+    """A diffusers scheduler whose chain begins at timestep ``start``.
+
+    The noise schedule is cut after ``start``: what would come before it never happens, because
+    denoising begins at the hyper-decoder's estimate, not at pure noise.
+    """
+    from diffusers import (
+        DDIMScheduler,
+        DDPMScheduler,
+        DPMSolverMultistepScheduler,
+        EulerDiscreteScheduler,
+        LCMScheduler,
+    )
+
+    full = "squaredcos_cap_v2" if schedule == "cosine" else schedule
+    betas = DDPMScheduler(train_timesteps, beta_schedule=full).betas[: start + 1].numpy()
+    common = {
+        "num_train_timesteps": start + 1, "trained_betas": betas, "prediction_type": "sample",
+        "timestep_spacing": "trailing",
+    }  # fmt: skip
+    if name == "ddim":
+        return DDIMScheduler(clip_sample=False, set_alpha_to_one=True, **common)
+    if name == "dpm++":
+        return DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", **common)
+    if name == "euler":
+        return EulerDiscreteScheduler(**common)
+    return LCMScheduler(clip_sample=False, original_inference_steps=start + 1, **common)
+
+
+def denoise(
+    predict: Predictor, mean: Tensor, log_scale: Tensor, scheduler: Any, steps: int, seed: int
+) -> Tensor:
+    """Sample y_hat in ``steps`` >= 2 steps from what the hyper-decoder knows.
+
+    The mean already carries an error of the size exp(log_scale); noise fills that up to the
+    homogeneous level of the first timestep, then the scheduler walks down (deterministically,
+    but for LCM, which renoises).
+
+    Args:
+        predict: x0-prediction of the U-Net.
+        mean, log_scale: [B, latent, h, w], standardised.
+        scheduler: from ``make_scheduler``.
+        seed: of the Philox noise, below 2^63.
+
+    Returns:
+        The last x0-prediction, [B, latent, h, w].
+    """
+    scheduler.set_timesteps(steps, device=mean.device)
+    timesteps = scheduler.timesteps
+    shape = tuple(mean.shape)
+    alpha = scheduler.alphas_cumprod[int(timesteps[0])].to(mean.device)
+    fill = ((1 - alpha) - alpha * torch.exp(2 * log_scale)).clamp_min(0).sqrt()
+    y_t = alpha.sqrt() * mean + fill * philox_noise(shape, seed, 0, mean.device)
+    is_euler = type(scheduler).__name__.startswith("Euler")
+    if is_euler:
+        y_t = y_t / alpha.sqrt()  # its variance-exploding form
+    y_hat = mean
+    for index, t in enumerate(timesteps):
+        model_input = scheduler.scale_model_input(y_t, t)
+        y_hat = predict(model_input, t.float().expand(shape[0]))
+        if type(scheduler).__name__.startswith("LCM"):
+            if index + 1 < len(timesteps):
+                noise = philox_noise(shape, seed, index + 1, mean.device)
+                y_t = scheduler.add_noise(y_hat, noise, timesteps[index + 1].reshape(1))
+        else:
+            y_t = scheduler.step(y_hat, t, y_t).prev_sample
+    return y_hat

@@ -1,0 +1,82 @@
+"""The hyperprior: y -> z (what is transmitted) and z_hat -> what the decoder knows about y."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bkcodec.models.blocks import QualityEmbedding, Stack, interpolate_rows, zero_
+
+
+class HyperEncoder(nn.Module):
+    """h_a: y [B, latent, h, w] -> z [B, M, h, w].
+
+    The linear path starts as the identity on the first M latents, the residual at zero.
+    """
+
+    def __init__(self, latent: int, channels: int, width: int, depth: int = 2) -> None:
+        super().__init__()
+        self.linear = nn.Conv2d(latent, channels, 1)
+        self.stem = nn.Conv2d(latent, width, 1)
+        self.blocks = Stack(width, depth)
+        self.head = zero_(nn.Conv2d(width, channels, 1))
+        _identity_(self.linear)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.linear(y) + self.head(self.blocks(self.stem(y)))
+
+
+class HyperDecoder(nn.Module):
+    """h_s: z_hat [B, M, h, w] -> mean [B, latent, h, w] of y, and its log scale.
+
+    The log scale is that of (y - mean) / y_std, natural logarithm, clipped to -6..2.
+    """
+
+    def __init__(self, latent: int, channels: int, width: int, depth: int = 2) -> None:
+        super().__init__()
+        self.linear = nn.Conv2d(channels, latent, 1)
+        self.stem = nn.Conv2d(channels, width, 1)
+        self.blocks = Stack(width, depth, conditioned=True)
+        self.mean = zero_(nn.Conv2d(width, latent, 1))
+        self.log_scale = zero_(nn.Conv2d(width, latent, 1))
+        _identity_(self.linear)
+        nn.init.constant_(self.log_scale.bias, -1.0)
+
+    def forward(self, z_hat: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.blocks(self.stem(z_hat), embedding)
+        return self.linear(z_hat) + self.mean(h), self.log_scale(h).clamp(-6, 2)
+
+
+class Quantiser(nn.Module):
+    """Per-quality step sizes of z: z / step is rounded, symbol * step * inverse_gain is z_hat.
+
+    Both are tables over L anchor qualities, interpolated geometrically in between (gain units:
+    Cui et al. 2021, arXiv:2003.02012). Qualities are 0..1.
+    """
+
+    def __init__(self, channels: int, anchors: int, coarsest: float, finest: float) -> None:
+        super().__init__()
+        ladder = torch.linspace(0, 1, anchors)[:, None]
+        log_step = (1 - ladder) * torch.tensor(coarsest).log() + ladder * torch.tensor(finest).log()
+        self.log_step = nn.Parameter(log_step.repeat(1, channels))
+        self.log_inverse_gain = nn.Parameter(torch.zeros(anchors, channels))
+
+    def step(self, quality: Tensor) -> Tensor:
+        """quality [B] -> step sizes [B, M, 1, 1]."""
+        return interpolate_rows(self.log_step, quality).exp()[:, :, None, None]
+
+    def dequantise(self, symbols: Tensor, quality: Tensor) -> Tensor:
+        """Symbols [B, M, h, w] (integers, or noisy in training) -> z_hat, same shape."""
+        inverse = interpolate_rows(self.log_inverse_gain, quality).exp()[:, :, None, None]
+        return symbols * self.step(quality) * inverse
+
+
+def _identity_(layer: nn.Conv2d) -> None:
+    with torch.no_grad():
+        layer.weight.zero_()
+        n = min(layer.in_channels, layer.out_channels)
+        layer.weight[range(n), range(n)] = 1.0
+        nn.init.zeros_(layer.bias)
+
+
+__all__ = ["HyperDecoder", "HyperEncoder", "QualityEmbedding", "Quantiser"]

@@ -1,0 +1,46 @@
+"""The custom denoising U-Net: predicts the clean latent (x0-prediction).
+
+```
+[y_t, mean, log scale] --1x1--> blocks 1/16 --------------------(+)--> blocks 1/16 --1x1--> (+) y_hat
+                                     \\--2x2--> blocks 1/32 --1x1, shuffle 2--/         mean --/
+```
+
+All latents here are standardised (divided by y_std), so that one noise level means the same for
+every channel. The output branch starts at zero: an untrained U-Net returns the mean.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bkcodec.models.blocks import EMBEDDING, Stack, shuffle, timestep_embedding, zero_
+
+
+class DenoisingUNet(nn.Module):
+    """(y_t, mean, log_scale [B, latent, h, w], t [B], quality embedding [B, E]) -> y_hat."""
+
+    def __init__(self, latent: int, width: int, depth: int = 2, deep_depth: int = 3) -> None:
+        super().__init__()
+        self.time = nn.Sequential(
+            nn.Linear(EMBEDDING, EMBEDDING), nn.ReLU(), nn.Linear(EMBEDDING, EMBEDDING)
+        )
+        self.stem = nn.Conv2d(3 * latent, width, 1)
+        self.before = Stack(width, depth, conditioned=True)
+        self.down = nn.Conv2d(width, width, 2, stride=2)
+        self.deep = Stack(width, deep_depth, conditioned=True)
+        self.up = nn.Conv2d(width, 4 * width, 1)
+        self.after = Stack(width, depth, conditioned=True)
+        self.head = zero_(nn.Conv2d(width, latent, 1))
+
+    def forward(
+        self, y_t: Tensor, mean: Tensor, log_scale: Tensor, t: Tensor, embedding: Tensor
+    ) -> Tensor:
+        embedding = embedding + self.time(timestep_embedding(t))
+        height, width = y_t.shape[-2:]
+        h = self.before(self.stem(torch.cat([y_t, mean, log_scale], dim=1)), embedding)
+        even = F.pad(h, (0, width % 2, 0, height % 2))
+        deep = shuffle(self.up(self.deep(self.down(even), embedding)), 2)
+        h = h + deep[..., :height, :width]
+        return mean + self.head(self.after(h, embedding))

@@ -1,0 +1,79 @@
+"""The custom VAE: x [B, 3, H, W] in 0..1 <-> y [B, C, H/16, W/16], H and W multiples of 16.
+
+```
+x --pixel_unshuffle 16--> DCT matrix ------------------------------(+)--> y
+x --unshuffle 8--> 1x1 --> blocks at 1/8 --> 2x2 --> blocks at 1/16 --^
+
+y_hat --> inverse DCT matrix --> pixel_shuffle 16 -------------------------(+)--> x_hat
+y_hat --> 1x1 --> blocks at 1/16 --> 1x1, shuffle 2 --> blocks at 1/8 --> shuffle 8 --^
+```
+
+The residual branches start at zero: an untrained VAE is a truncated DCT, which already codes
+photos at JPEG's level. The encoder is deterministic; training adds the quantisation noise that
+makes the pair a variational autoencoder on z (Balle et al. 2018, arXiv:1802.01436).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bkcodec.models.blocks import Stack, shuffle, unshuffle, zero_
+from bkcodec.models.dct import STRIDE, dct_basis
+
+
+class VaeEncoder(nn.Module):
+    """x [B, 3, H, W] in 0..1 -> y [B, latent, H/16, W/16] (deterministic, ``.mode()``)."""
+
+    stride = STRIDE
+
+    def __init__(self, latent: int, width: int, depth: int = 3, deep_depth: int = 4) -> None:
+        super().__init__()
+        self.linear = nn.Conv2d(3 * STRIDE**2, latent, 1)
+        self.stem = nn.Conv2d(3 * 64, width, 1)
+        self.fine = Stack(width, depth)
+        self.down = nn.Conv2d(width, 2 * width, 2, stride=2)
+        self.coarse = Stack(2 * width, deep_depth)
+        self.head = zero_(nn.Conv2d(2 * width, latent, 1))
+        with torch.no_grad():
+            self.linear.weight.copy_(dct_basis(latent)[:, :, None, None])
+            nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * 2 - 1
+        h = self.fine(self.stem(unshuffle(x, 8)))
+        h = self.coarse(self.down(h))
+        return self.linear(unshuffle(x, STRIDE)) + self.head(h)
+
+
+class VaeDecoder(nn.Module):
+    """y_hat [B, latent, H/16, W/16] -> x_hat [B, 3, H, W], about 0..1, not clipped."""
+
+    def __init__(self, latent: int, width: int, depth: int = 4, deep_depth: int = 4) -> None:
+        super().__init__()
+        self.linear = nn.Conv2d(latent, 3 * STRIDE**2, 1)
+        self.stem = nn.Conv2d(latent, 2 * width, 1)
+        self.coarse = Stack(2 * width, deep_depth)
+        self.up = nn.Conv2d(2 * width, 4 * width, 1)
+        self.fine = Stack(width, depth)
+        self.head = zero_(nn.Conv2d(width, 3 * 64, 1))
+        with torch.no_grad():
+            self.linear.weight.copy_(dct_basis(latent).t()[:, :, None, None])
+            nn.init.zeros_(self.linear.bias)
+
+    def forward(self, y_hat: Tensor) -> Tensor:
+        h = shuffle(self.up(self.coarse(self.stem(y_hat))), 2)
+        residual = shuffle(self.head(self.fine(h)), 8)
+        x_hat = shuffle(self.linear(y_hat), STRIDE) + residual
+        return (x_hat + 1) / 2
+
+
+class Vae(nn.Module):
+    """Encoder and decoder of the custom VAE, and the per-channel spread of its latent."""
+
+    def __init__(self, latent: int, width: int) -> None:
+        super().__init__()
+        self.encoder = VaeEncoder(latent, width)
+        self.decoder = VaeDecoder(latent, width)
+        # Standard deviation of y per channel over photos; training measures it at the start.
+        self.register_buffer("y_std", torch.ones(latent))

@@ -1,0 +1,73 @@
+"""Makes a bundle's integer entropy tables from what is known about z. Used once, at export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bkcodec.entropy import TOTAL, Tables
+
+# A channel that is non-zero less often than this at some level is not coded there.
+RARE = 1e-4
+_SYMBOL_LIMIT = 4095
+
+Floats = NDArray[np.floating]
+
+
+def quantise(z: Floats, step: Floats, rounding: float) -> Floats:
+    """Symbols of z: sign(z) * floor(|z| / step + rounding).
+
+    ``rounding`` 0.5 is plain rounding; less widens the bin around zero, which saves more bits than
+    it costs in distortion (dead zone, as in video codecs). Only the encoder knows it.
+    """
+    return np.sign(z) * np.floor(np.abs(z) / step + rounding)
+
+
+def build_tables(
+    cumulative: Callable[[int, Floats], Floats], steps: Floats, bounds: Floats, rounding: float
+) -> Tables:
+    """Tables of all levels and channels from each channel's distribution of z.
+
+    Args:
+        cumulative: (channel, values of z, ascending) -> probability that z is below each.
+        steps: [levels, C] quantisation steps.
+        bounds: [C], the largest |z| that the tables must be able to say.
+        rounding: as in ``quantise``.
+    """
+    lengths = np.ones(steps.shape, dtype=np.uint16)
+    low = np.zeros(steps.shape, dtype=np.int16)
+    rows: list[NDArray[np.uint16]] = []
+    for level, channel in np.ndindex(*steps.shape):
+        step = float(steps[level, channel])
+        reach = int(np.clip(np.floor(bounds[channel] / step + rounding), 1, _SYMBOL_LIMIT))
+        inner = (np.arange(1, reach + 1) - rounding) * step  # lower edges of symbols 1..reach
+        edges = np.concatenate([-inner[::-1], inner])
+        below = np.concatenate([[0.0], cumulative(channel, edges), [1.0]])
+        probabilities = np.maximum(np.diff(below), 0)
+        if 1 - probabilities[reach] < RARE:
+            rows.append(np.zeros(1, dtype=np.uint16))
+            continue
+        lengths[level, channel], low[level, channel] = len(probabilities), -reach
+        rows.append(integer_weights(probabilities))
+    return Tables(lengths, low, np.concatenate(rows))
+
+
+def integer_weights(probabilities: Floats) -> NDArray[np.uint16]:
+    """Probabilities of 2 symbols or more -> integers >= 1 that sum to 2^16."""
+    share = probabilities / probabilities.sum() * (TOTAL - len(probabilities))
+    weights = np.floor(share).astype(np.int64) + 1
+    weights[np.argmax(weights)] += TOTAL - weights.sum()
+    return weights.astype(np.uint16)
+
+
+def laplace_cumulative(spread: Floats) -> Callable[[int, Floats], Floats]:
+    """Laplace distributions of the given standard deviations [C], for an untrained model."""
+
+    def cumulative(channel: int, z: Floats) -> Floats:
+        scale = spread[channel] / np.sqrt(2)
+        tail = 0.5 * np.exp(-np.abs(z) / scale)
+        return np.where(z < 0, tail, 1 - tail)
+
+    return cumulative

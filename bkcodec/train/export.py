@@ -1,0 +1,82 @@
+"""From a finished run to a bundle: networks to float16, tables counted over training photos."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bkcodec.bundle import Bundle, save_bundle
+from bkcodec.config import LEVELS
+from bkcodec.models.compression import BkSdmCompression
+from bkcodec.tables import build_tables, laplace_cumulative
+from bkcodec.train.data import Photos
+
+log = logging.getLogger(__name__)
+
+SAMPLES = 200_000  # cells of z a channel that the tables are counted over
+TAIL_SHARE = 0.01  # weight of a wide Laplace distribution, for what the photos did not show
+HEADROOM = 1.5  # tables reach this much further than the largest value seen
+
+
+@torch.inference_mode()
+def export_bundle(
+    model: BkSdmCompression, photos: Photos, path: Path, *, name: str, licence: str,
+    rounding: float, provenance: dict[str, Any],
+) -> Bundle:  # fmt: skip
+    """Freeze the tables of a trained model and write its bundle.
+
+    The tables count the symbols that the encoder would send: z of the training photos, cut at the
+    bin edges of each level. Nothing is left to the noise that training used instead of rounding.
+    Quantiles and an auxiliary loss are therefore not needed.
+    """
+    half = {k: v.half() if _can_shrink(k) else v for k, v in model.state_dict().items()}
+    model.load_state_dict({k: v.float() for k, v in half.items()})  # what a decoder will see
+    samples = _collect(model, photos)
+    steps = model.quantiser.step(torch.linspace(0, 1, LEVELS))[:, :, 0, 0].numpy()
+    n = samples.shape[1]
+    tail = laplace_cumulative(1.5 * samples.std(axis=1))
+
+    def cumulative(channel: int, z: NDArray[np.floating]) -> NDArray[np.floating]:
+        counted = np.searchsorted(samples[channel], z) / n
+        return (1 - TAIL_SHARE) * counted + TAIL_SHARE * tail(channel, z)
+
+    bounds = HEADROOM * np.abs(samples).max(axis=1)
+    tables = build_tables(cumulative, steps, bounds, rounding)
+    header = {
+        "name": name, "licence": licence, "stride": model.stride, "rounding": rounding,
+        "parts": {"vae": "custom", "hyperprior": "custom", "unet": "custom"},
+        "model": model.config.as_dict(), "provenance": provenance,
+    }  # fmt: skip
+    networks = {k: v.cpu().numpy() for k, v in half.items()}
+    bundle = save_bundle(path, header, networks, tables)
+    log.info("%s: %d bytes, fingerprint %s", path, path.stat().st_size, bundle.fingerprint.hex())
+    return bundle
+
+
+def provenance_text(provenance: dict[str, Any]) -> str:
+    """The record as it is stored beside the weights."""
+    return json.dumps(provenance, indent=2, sort_keys=True) + "\n"
+
+
+def _can_shrink(name: str) -> bool:
+    """Quantisation steps stay float32: they are part of the bitstream."""
+    return not name.startswith("quantiser.")
+
+
+def _collect(model: BkSdmCompression, photos: Photos) -> NDArray[np.float32]:
+    """Sorted values of z, [M, SAMPLES], drawn evenly from all photos."""
+    rng = np.random.default_rng(0)
+    per_photo = SAMPLES // len(photos.images) + 1
+    drawn = []
+    for image in photos.images:
+        height, width = (side // model.stride * model.stride for side in image.shape[:2])
+        x = torch.from_numpy(image[:height, :width].copy()).permute(2, 0, 1)[None].float() / 255
+        z = model.analyse(x)[1][0].flatten(1).numpy()
+        drawn.append(z[:, rng.choice(z.shape[1], min(per_photo, z.shape[1]), replace=False)])
+    return np.sort(np.concatenate(drawn, axis=1), axis=1)
