@@ -1,0 +1,83 @@
+"""bkcodec: a learned image codec with a real file format.
+
+>>> import bkcodec
+>>> from PIL import Image
+>>> data = bkcodec.encode(Image.new("RGB", (64, 48), "teal"), bkcodec.EncodeOptions(quality=30))
+>>> bkcodec.info(data)["width"]
+64
+>>> bkcodec.decode(data).size
+(64, 48)
+
+Importing the package is cheap; PyTorch is loaded on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bkcodec.backbone import create_bk_sdm_compression_model
+    from bkcodec.codec import Codec, decode, decode_from, encode, encode_to
+    from bkcodec.config import DecodeOptions, EncodeOptions, Limits
+    from bkcodec.errors import (
+        BkcError,
+        FormatError,
+        InputError,
+        LimitError,
+        TargetError,
+        UnsupportedError,
+        UsageError,
+    )
+    from bkcodec.inspection import info
+    from bkcodec.models.compression import BkSdmCompression
+
+__version__ = "0.1.0.dev0"
+
+_HOMES = {
+    "BkSdmCompression": "models.compression",
+    "BkcError": "errors",
+    "Codec": "codec",
+    "DecodeOptions": "config",
+    "EncodeOptions": "config",
+    "FormatError": "errors",
+    "InputError": "errors",
+    "LimitError": "errors",
+    "Limits": "config",
+    "TargetError": "errors",
+    "UnsupportedError": "errors",
+    "UsageError": "errors",
+    "create_bk_sdm_compression_model": "backbone",
+    "decode": "codec",
+    "decode_from": "codec",
+    "encode": "codec",
+    "encode_to": "codec",
+    "info": "inspection",
+}
+
+__all__ = [
+    "BkSdmCompression",
+    "BkcError",
+    "Codec",
+    "DecodeOptions",
+    "EncodeOptions",
+    "FormatError",
+    "InputError",
+    "LimitError",
+    "Limits",
+    "TargetError",
+    "UnsupportedError",
+    "UsageError",
+    "create_bk_sdm_compression_model",
+    "decode",
+    "decode_from",
+    "encode",
+    "encode_to",
+    "info",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"bkcodec.{_HOMES[name]}"), name)

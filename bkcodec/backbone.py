@@ -16,7 +16,7 @@ from bkcodec.tables import build_tables, laplace_cumulative
 
 
 def pick_device(device: str) -> torch.device:
-    """"auto" takes CUDA, then MPS, then the CPU.
+    """Find a device; "auto" takes CUDA, then MPS, then the CPU.
 
     Raises:
         UnsupportedError: a device that this machine or this PyTorch lacks.
@@ -48,12 +48,14 @@ def load_model(path: Path, device: str = "auto") -> tuple[BkSdmCompression, Bund
         state = {k: torch.from_numpy(v.astype(np.float32)) for k, v in bundle.networks.items()}
         model.load_state_dict(state)
         model.tables = bundle.tables
-        model = model.to(pick_device(device), memory_format=torch.channels_last)
+        model = model.to(pick_device(device)).to(memory_format=torch.channels_last)
     except (TypeError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise LimitError(f"not enough memory on {device} for {path.name}") from error
         summary = str(error).splitlines()[0]
-        raise UnsupportedError(f"{path}: its networks do not fit this version: {summary}") from error
+        raise UnsupportedError(
+            f"{path}: its networks do not fit this version: {summary}"
+        ) from error
     return model.eval().requires_grad_(False), bundle
 
 
@@ -72,7 +74,8 @@ def create_bk_sdm_compression_model(
         N: width of the custom VAE at 1/8 resolution.
         M: channels of z.
         diffusion_steps: denoising steps that ``decompress`` takes, 1..50.
-        use_pretrained_vae, use_pretrained_unet: take that part from ``bk_sdm_path``.
+        use_pretrained_vae: take the VAE from ``bk_sdm_path``.
+        use_pretrained_unet: take the U-Net from ``bk_sdm_path``.
 
     Raises:
         UnsupportedError: a pretrained part was asked for; this version only has custom ones.

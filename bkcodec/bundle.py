@@ -61,11 +61,12 @@ class Bundle:
     path: Path
     header: dict[str, Any]
     tables: Tables
-    networks: dict[str, NDArray[np.floating]]
+    networks: dict[str, NDArray[np.floating[Any]]]
     fingerprint: bytes
 
     @property
     def name(self) -> str:
+        """As its header says."""
         return str(self.header["name"])
 
 
@@ -86,7 +87,9 @@ def shipped_bundles() -> tuple[BundleInfo, ...]:
     try:
         entries = json.loads((folder / "manifest.json").read_text("utf-8"))["bundles"]
     except OSError as error:
-        raise UnsupportedError(f"no weights in this installation ({error}). Reinstall bkcodec.") from error
+        raise UnsupportedError(
+            f"no weights in this installation ({error}). Reinstall bkcodec."
+        ) from error
     return tuple(
         BundleInfo(e["name"], folder / e["file"], e["fingerprint"], e["sha256"], e["licence"],
                    e["origin"]) for e in entries
@@ -132,18 +135,24 @@ def load_bundle(path: Path) -> Bundle:
     Raises:
         UnsupportedError: missing, damaged, of a newer version, or altered since it was shipped.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    from bkcodec.entropy import Tables
-
     try:
         data = path.read_bytes()
     except OSError as error:
         raise UnsupportedError(f"{path}: cannot be read ({error.strerror})") from error
     for shipped in shipped_bundles():
         if shipped.path == path and hashlib.sha256(data).hexdigest() != shipped.sha256:
-            raise UnsupportedError(f"{path}: damaged (its SHA-256 is not the manifest's). Reinstall.")
+            raise UnsupportedError(
+                f"{path}: damaged (its SHA-256 is not the manifest's). Reinstall."
+            )
+    return _parse(path, data)
+
+
+def _parse(path: Path, data: bytes) -> Bundle:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    from bkcodec.entropy import Tables
+
     header = _header(path, data)
     try:
         arrays = load(data)
@@ -156,22 +165,25 @@ def load_bundle(path: Path) -> Bundle:
 
 
 def save_bundle(
-    path: Path, header: dict[str, Any], networks: dict[str, NDArray[np.floating]], tables: Tables
+    path: Path,
+    header: dict[str, Any],
+    networks: dict[str, NDArray[np.floating[Any]]],
+    tables: Tables,
 ) -> Bundle:
     """Write a bundle file and return it as loaded."""
     from safetensors.numpy import save_file
 
-    arrays = {f"net.{k}": v for k, v in networks.items()}
+    arrays: dict[str, NDArray[Any]] = {f"net.{k}": v for k, v in networks.items()}
     arrays |= {"tables.lengths": tables.lengths, "tables.low": tables.low,
                "tables.weights": tables.weights}  # fmt: skip
     header = {"version": BUNDLE_VERSION, **header}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(arrays, path, {"bkcodec": json.dumps(header, sort_keys=True)})
     load_bundle.cache_clear()
-    return load_bundle(path)
+    return _parse(path, path.read_bytes())
 
 
-def fingerprint(stride: int, tables: Tables, log_step: NDArray[np.floating]) -> bytes:
+def fingerprint(stride: int, tables: Tables, log_step: NDArray[np.floating[Any]]) -> bytes:
     """First 4 bytes of the SHA-256 over what the bitstream depends on."""
     digest = hashlib.sha256(struct.pack("<III", stride, *tables.lengths.shape))
     for array in (tables.lengths.astype("<u2"), tables.low.astype("<i2"),
@@ -192,6 +204,7 @@ def _header(path: Path, data: bytes) -> dict[str, Any]:
         raise UnsupportedError(f"{path}: not a bkcodec bundle") from error
     if version != BUNDLE_VERSION:
         raise UnsupportedError(
-            f"{path}: bundle version {version}, this program reads {BUNDLE_VERSION}. Upgrade bkcodec."
+            f"{path}: bundle version {version}, this program reads {BUNDLE_VERSION}. "
+            "Upgrade bkcodec."
         )
     return dict(header)

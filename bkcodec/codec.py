@@ -81,7 +81,7 @@ class Codec:
 
     def encode_picture(self, picture: Picture, options: EncodeOptions) -> Encoded:
         """As ``encode``, from a ``Picture``."""
-        _check_encode(options)
+        check_encode(options)
         picture = apply_alpha(picture, options.alpha)
         z = _guard_memory(lambda: self._analyse(picture.rgb, options.tile))
         alpha = alpha_to_png(picture.alpha) if picture.alpha is not None else None
@@ -134,7 +134,9 @@ class Codec:
         rgb = _guard_memory(lambda: self._synthesise(symbols, container, options))
         if container.greyscale:
             rgb = np.repeat(_luma(rgb)[..., None], 3, axis=2)
-        return Picture(rgb, alpha, container.greyscale, container.icc, container.exif, container.xmp)
+        return Picture(
+            rgb, alpha, container.greyscale, container.icc, container.exif, container.xmp
+        )
 
     @torch.inference_mode()
     def _analyse(self, rgb: NDArray[np.uint8], tile: int | None) -> NDArray[np.float32]:
@@ -145,10 +147,10 @@ class Codec:
         z = np.empty((self.model.config.M, rows, columns), np.float32)
         for window in windows(rows, columns, tile_cells(tile, width, height, stride), REACH):
             pixels = rgb[scaled(window.outer, stride)]
-            x = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
+            x = torch.from_numpy(pixels.copy()).to(self.device)
             x = x.permute(2, 0, 1)[None].float().div_(255)  # [1, 3, H, W], channels last
             part = self.model.analyse(x)[1][0]
-            z[:, *window.core] = part[:, *window.inner].cpu().numpy()
+            z[(..., *window.core)] = part[(..., *window.inner)].cpu().numpy()
         return z
 
     def _quantise(self, z: NDArray[np.float32], level: int) -> Symbols:
@@ -176,7 +178,7 @@ class Codec:
         rgb = np.empty((rows * stride, columns * stride, 3), np.uint8)
         side = tile_cells(options.tile, width, height, stride)
         for window in windows(rows, columns, side, REACH):
-            part = y_hat[:, :, *window.outer]
+            part = y_hat[(..., *window.outer)]
             x_hat = self.model.reconstruct(part, (part.shape[2] * stride, part.shape[3] * stride))
             pixels = x_hat[0].clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0)
             rgb[scaled(window.core, stride)] = pixels[scaled(window.inner, stride)].cpu().numpy()
@@ -221,7 +223,9 @@ def codec_for(container: Container, options: DecodeOptions) -> Codec:
     if path is not None:
         wanted, found = container.fingerprint, load_bundle(find_bundle(path)).fingerprint
         if found != wanted:
-            raise UnsupportedError(f"the file needs the bundle {wanted.hex()}, {path} is {found.hex()}")
+            raise UnsupportedError(
+                f"the file needs the bundle {wanted.hex()}, {path} is {found.hex()}"
+            )
         return Codec(path, options.device)
     return Codec(find_fingerprint(container.fingerprint), options.device)
 
@@ -242,7 +246,8 @@ def _guard_memory(work: Callable[[], T]) -> T:
         raise LimitError("out of memory. A smaller --tile needs less.") from error
 
 
-def _check_encode(options: EncodeOptions) -> None:
+def check_encode(options: EncodeOptions) -> None:
+    """Refuse options that contradict each other (UsageError)."""
     wishes = (options.quality, options.target_bpp, options.target_size)
     if sum(wish is not None for wish in wishes) > 1:
         raise UsageError("quality, target_bpp and target_size exclude each other")

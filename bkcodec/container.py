@@ -242,9 +242,7 @@ def _unpack(name: str, payload: memoryview | None, limits: Limits) -> bytes | No
             block = inflater.decompress(packed, limits.max_metadata_bytes + 1)
         except zlib.error as error:
             raise FormatError(f"{name} section: {error}") from error
-        if len(block) <= limits.max_metadata_bytes and (
-            not inflater.eof or inflater.unused_data
-        ):
+        if len(block) <= limits.max_metadata_bytes and (not inflater.eof or inflater.unused_data):
             raise FormatError(f"{name} section: zlib stream incomplete or followed by other bytes")
     else:
         raise FormatError(f"{name} section: unknown packing {method}")

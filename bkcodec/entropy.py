@@ -15,6 +15,7 @@ The coder: Bamler 2022, arXiv:2201.01741 (queue.RangeEncoder).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import constriction
 import numpy as np
@@ -42,7 +43,7 @@ class LevelTables:
     weights: list[NDArray[np.uint16]]
     _models: dict[int, constriction.stream.model.Categorical] = field(default_factory=dict)
 
-    def clamp(self, symbols: NDArray[np.floating | np.integer]) -> Symbols:
+    def clamp(self, symbols: NDArray[np.floating[Any] | np.integer[Any]]) -> Symbols:
         """Limit symbols [C, h, w] to what the tables can say."""
         return np.clip(symbols, self.low[:, None, None], self.high[:, None, None]).astype(np.int16)
 
@@ -52,7 +53,8 @@ class LevelTables:
         for channel in self._coded_channels:
             shifted = symbols[channel].ravel().astype(np.int32) - int(self.low[channel])
             encoder.encode(shifted, self._model(channel))
-        return encoder.get_compressed().astype("<u4").tobytes()
+        words: NDArray[np.uint32] = encoder.get_compressed()
+        return words.astype("<u4").tobytes()
 
     def decode(self, data: bytes, height: int, width: int) -> Symbols:
         """Decode symbols [C, height, width].
@@ -61,7 +63,9 @@ class LevelTables:
             FormatError: the data cannot have come from ``encode`` with these tables.
         """
         if len(data) % WORD_BYTES:
-            raise FormatError(f"the z section has {len(data)} bytes, not a multiple of {WORD_BYTES}")
+            raise FormatError(
+                f"the z section has {len(data)} bytes, not a multiple of {WORD_BYTES}"
+            )
         words = np.frombuffer(data, dtype="<u4").astype(np.uint32)
         decoder = constriction.stream.queue.RangeDecoder(words)
         symbols = np.empty((len(self.low), height, width), dtype=np.int16)
@@ -71,7 +75,9 @@ class LevelTables:
                 shifted = decoder.decode(self._model(channel), height * width)
                 symbols[channel] += shifted.reshape(height, width).astype(np.int16)
         except (AssertionError, ValueError) as error:
-            raise FormatError(f"the z section is not a valid range-coded string: {error}") from error
+            raise FormatError(
+                f"the z section is not a valid range-coded string: {error}"
+            ) from error
         if not decoder.maybe_exhausted():
             raise FormatError("the z section goes on after its last symbol")
         return symbols
@@ -130,10 +136,12 @@ class Tables:
 
     @property
     def n_levels(self) -> int:
+        """Quality levels."""
         return int(self.lengths.shape[0])
 
     @property
     def n_channels(self) -> int:
+        """Channels of z."""
         return int(self.lengths.shape[1])
 
     def level(self, level: int) -> LevelTables:

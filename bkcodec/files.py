@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,8 +13,28 @@ from bkcodec.errors import BkcError, InputError, UsageError
 
 STREAM = "-"
 IMAGE_SUFFIXES = frozenset(
-    ".png .apng .jpg .jpeg .jpe .jfif .webp .tif .tiff .bmp .gif .ppm .pgm .pbm .pnm .avif .jp2 "
-    ".tga .ico .qoi".split()
+    [
+        ".png",
+        ".apng",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".bmp",
+        ".gif",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".avif",
+        ".jp2",
+        ".tga",
+        ".ico",
+        ".qoi",
+    ]
 )
 TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".bkcodec-", ".tmp"
 
@@ -27,6 +48,7 @@ class Job:
 
     @property
     def name(self) -> str:
+        """The input, for messages."""
         return str(self.source) if self.source is not None else "standard input"
 
 
@@ -113,6 +135,25 @@ def _check(jobs: list[Job], output: str | None) -> None:
         taken[target] = job.name
 
 
+def read_input(job: Job, limit: int = -1) -> bytes:
+    """The bytes of a job's input, at most ``limit`` of them (-1: all).
+
+    Raises:
+        InputError: unreadable, or empty.
+    """
+    try:
+        if job.source is None:
+            data = sys.stdin.buffer.read(limit)
+        else:
+            with job.source.open("rb") as file:
+                data = file.read(limit)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}") from error
+    if not data:
+        raise InputError("the input is empty")
+    return data
+
+
 def write_whole(path: Path, data: bytes, force: bool = False) -> None:
     """Write a file so that it is there completely or not at all.
 
@@ -137,7 +178,9 @@ def write_whole(path: Path, data: bytes, force: bool = False) -> None:
     except FileExistsError as error:
         raise InputError(f"{printable(path)}: exists already; --force overwrites it") from error
     except OSError as error:
-        raise BkcError(f"{printable(path)}: cannot be written: {error.strerror or error}") from error
+        raise BkcError(
+            f"{printable(path)}: cannot be written: {error.strerror or error}"
+        ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

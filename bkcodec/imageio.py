@@ -62,11 +62,14 @@ def open_image(fo: BinaryIO, limits: Limits | None = None) -> Image.Image:
         except Image.DecompressionBombError as error:
             raise LimitError(f"image too large: {error}") from error
         except _DECODER_ERRORS as error:
-            raise InputError("not an image that can be read (damaged, or an unknown type)") from error
+            raise InputError(
+                "not an image that can be read (damaged, or an unknown type)"
+            ) from error
         pixels = image.width * image.height
         if limits.max_pixels and pixels > limits.max_pixels:
             raise LimitError(
-                f"{image.width} x {image.height} = {pixels} pixels, the limit is {limits.max_pixels}"
+                f"{image.width} x {image.height} = {pixels} pixels, "
+                f"the limit is {limits.max_pixels}"
             )
         try:
             image.load()
@@ -184,14 +187,19 @@ def save_image(image: Image.Image, fo: BinaryIO, extension: str) -> None:
         chunks.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
         kept["pnginfo"] = chunks
     elif name == "TIFF":
-        kept |= {"compression": "tiff_adobe_deflate", "tiffinfo": _tiff_tags(kept.pop("exif", None), xmp)}
+        kept |= {
+            "compression": "tiff_adobe_deflate",
+            "tiffinfo": _tiff_tags(kept.pop("exif", None), xmp),
+        }
     try:
         image.save(fo, name, **kept)
     except (ValueError, KeyError, struct.error) as error:
         raise InputError(f"cannot be written as {name}: {error}") from error
 
 
-def _tiff_tags(exif: bytes | None, xmp: bytes | None) -> Image.Exif | TiffImagePlugin.ImageFileDirectory_v2:
+def _tiff_tags(
+    exif: bytes | None, xmp: bytes | None
+) -> Image.Exif | TiffImagePlugin.ImageFileDirectory_v2:
     tags = Image.Exif()
     if exif:
         tags.load(exif)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bkcodec.config import DecodeOptions, EncodeOptions, level_to_quality
 from bkcodec.container import Container, container_from_bytes
 from bkcodec.errors import BkcError, InputError
-from bkcodec.files import Job, printable, write_whole
+from bkcodec.files import Job, printable, read_input, write_whole
 
 if TYPE_CHECKING:
     from bkcodec.codec import Codec
@@ -71,9 +71,7 @@ def exit_code(error: BaseException) -> int:
     return error.exit_code if isinstance(error, BkcError) else 1
 
 
-def run_all(
-    jobs: list[Job], work: Callable[[Job], Report], n_jobs: int
-) -> Iterator[Report]:
+def run_all(jobs: list[Job], work: Callable[[Job], Report], n_jobs: int) -> Iterator[Report]:
     """Work through all jobs, ``n_jobs`` at a time; a failure is a report, not an exception."""
 
     def attempt(job: Job) -> Report:
@@ -101,11 +99,12 @@ def encode_file(job: Job, codec: Codec, options: EncodeOptions, write: WriteOpti
     from bkcodec.imageio import open_image, picture_from_image
 
     started = time.perf_counter()
-    image = open_image(io.BytesIO(_read(job)))
+    image = open_image(io.BytesIO(read_input(job)))
     frames = getattr(image, "n_frames", 1)
-    encoded = codec.encode_picture(picture_from_image(image), options)
+    picture = picture_from_image(image)
+    encoded = codec.encode_picture(picture, options)
     seconds = time.perf_counter() - started
-    width, height = container_from_bytes(encoded.data).width, container_from_bytes(encoded.data).height
+    width, height = picture.size
     values = {
         "width": width, "height": height, "bytes": len(encoded.data),
         "bpp": round(8 * len(encoded.data) / (width * height), 6),
@@ -130,7 +129,7 @@ def decode_file(job: Job, codec_of: Callable[[Container], Codec], options: Decod
         return Report(job, skipped=True)
     from bkcodec.imageio import image_from_picture, save_image
 
-    data = _read(job, options.limits.max_file_bytes + 1)
+    data = read_input(job, options.limits.max_file_bytes + 1)
     container = container_from_bytes(data, options.limits)
     codec = codec_of(container)
     started = time.perf_counter()
@@ -140,7 +139,8 @@ def decode_file(job: Job, codec_of: Callable[[Container], Codec], options: Decod
     save_image(image_from_picture(picture), out, extension)
     _write(job, out.getvalue(), write)
     values = {"width": container.width, "height": container.height, "seconds": round(seconds, 4),
-              "quality": level_to_quality(container.level), "device": codec.device.type}  # fmt: skip
+              "quality": level_to_quality(container.level),
+              "device": codec.device.type}  # fmt: skip
     return Report(job, values)
 
 
@@ -155,20 +155,6 @@ def _in_the_way(job: Job, write: WriteOptions) -> bool:
     if job.target.is_dir():
         raise InputError(f"{printable(job.target)}: is a directory")
     return False
-
-
-def _read(job: Job, limit: int = -1) -> bytes:
-    if job.source is None:
-        data = sys.stdin.buffer.read(limit)
-    else:
-        try:
-            with job.source.open("rb") as file:
-                data = file.read(limit)
-        except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror or error}") from error
-    if not data:
-        raise InputError("the input is empty")
-    return data
 
 
 def _write(job: Job, data: bytes, write: WriteOptions) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from bkcodec.entropy import TOTAL, Tables
 RARE = 1e-4
 _SYMBOL_LIMIT = 4095
 
-Floats = NDArray[np.floating]
+Floats = NDArray[np.floating[Any]]
 
 
 def quantise(z: Floats, step: Floats, rounding: float) -> Floats:
@@ -22,7 +23,8 @@ def quantise(z: Floats, step: Floats, rounding: float) -> Floats:
     ``rounding`` 0.5 is plain rounding; less widens the bin around zero, which saves more bits than
     it costs in distortion (dead zone, as in video codecs). Only the encoder knows it.
     """
-    return np.sign(z) * np.floor(np.abs(z) / step + rounding)
+    symbols: Floats = np.sign(z) * np.floor(np.abs(z) / step + rounding)
+    return symbols
 
 
 def build_tables(
@@ -57,7 +59,7 @@ def build_tables(
 def integer_weights(probabilities: Floats) -> NDArray[np.uint16]:
     """Probabilities of 2 symbols or more -> integers >= 1 that sum to 2^16."""
     share = probabilities / probabilities.sum() * (TOTAL - len(probabilities))
-    weights = np.floor(share).astype(np.int64) + 1
+    weights: NDArray[np.int64] = np.floor(share).astype(np.int64) + 1
     weights[np.argmax(weights)] += TOTAL - weights.sum()
     return weights.astype(np.uint16)
 

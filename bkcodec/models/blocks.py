@@ -36,6 +36,7 @@ class Bottleneck(nn.Module):
         self.film = zero_(nn.Linear(EMBEDDING, 2 * inner)) if conditioned else None
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """x [B, channels, h, w], embedding [B, EMBEDDING] -> as x."""  # noqa: D403
         h = self.reduce(x)
         if self.film is not None:
             gamma, beta = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
@@ -52,6 +53,7 @@ class Stack(nn.Module):
         self.blocks = nn.ModuleList(Bottleneck(channels, conditioned) for _ in range(depth))
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """x [B, channels, h, w], embedding [B, EMBEDDING] -> as x."""  # noqa: D403
         for block in self.blocks:
             x = block(x, embedding)
         return x
@@ -69,6 +71,7 @@ class QualityEmbedding(nn.Module):
         nn.init.normal_(self.table, std=0.5)
 
     def forward(self, quality: Tensor) -> Tensor:
+        """Look up and interpolate."""
         return interpolate_rows(self.table, quality)
 
 

@@ -43,6 +43,7 @@ class ModelConfig:
     train_timesteps: int = 1000
 
     def as_dict(self) -> dict[str, int | float | str]:
+        """For a bundle's header."""
         return asdict(self)
 
 
@@ -74,10 +75,11 @@ class BkSdmCompression(nn.Module):
 
     @property
     def stride(self) -> int:
+        """Pixels a cell of z."""
         return self.vae.encoder.stride
 
     def analyse(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x [B, 3, H, W] in 0..1, any size -> y, z [B, M, ceil(H/16), ceil(W/16)]."""
+        """X [B, 3, H, W] in 0..1, any size -> y, z [B, M, ceil(H/16), ceil(W/16)]."""
         y = self.vae.encoder(self.pad(x))
         return y, self.h_a(y)
 
@@ -88,7 +90,7 @@ class BkSdmCompression(nn.Module):
         return mean / self.y_std, log_scale, embedding
 
     def start_timestep(self, quality: Tensor) -> Tensor:
-        """quality [B] in 0..1 -> the (float, whole) timestep at which denoising starts [B]."""
+        """Quality [B] in 0..1 -> the (float, whole) timestep at which denoising starts [B]."""
         c = self.config
         return (c.t_coarsest + (c.t_finest - c.t_coarsest) * quality).round()
 
@@ -106,6 +108,7 @@ class BkSdmCompression(nn.Module):
 
     @property
     def y_std(self) -> Tensor:
+        """Spread of y, [1, latent, 1, 1]."""
         return self.vae.y_std[None, :, None, None]
 
     def pad(self, x: Tensor) -> Tensor:
@@ -148,9 +151,10 @@ class BkSdmCompression(nn.Module):
         self, symbols: Tensor, quality: Tensor, steps: int, scheduler: str = "ddim",
         seed: int = 0, realism: float = 1.0, timestep: int | None = None,
     ) -> Tensor:  # fmt: skip
-        """Integer symbols [1, M, h, w] -> standardised y_hat with every decoder control.
+        """Turn symbols into a standardised y_hat, with every decoder control.
 
         Args:
+            symbols: integers [1, M, h, w].
             quality: [1], 0..1.
             steps: 1 gives the least distortion, 2 and more give texture.
             scheduler: one of ``diffusion.SCHEDULERS``; matters from 2 steps on.
@@ -160,7 +164,9 @@ class BkSdmCompression(nn.Module):
         """
         z_hat = self.quantiser.dequantise(symbols, quality)
         mean, log_scale, embedding = self.hyper_synthesis(z_hat, quality)
-        start = self.start_timestep(quality) if timestep is None else torch.full_like(quality, timestep)
+        start = (
+            self.start_timestep(quality) if timestep is None else torch.full_like(quality, timestep)
+        )
 
         def predict(y_t: Tensor, t: Tensor) -> Tensor:
             return self.unet(y_t, mean, log_scale, t, embedding)
@@ -176,10 +182,12 @@ class BkSdmCompression(nn.Module):
 
     @torch.no_grad()
     def compress(self, x: Tensor, quality: float = 0.5) -> dict[str, object]:
-        """x [B, 3, H, W] in 0..1 -> {"strings": [[z string of each image]], "shape": (h, w)}."""
+        """X [B, 3, H, W] in 0..1 -> {"strings": [[z string of each image]], "shape": (h, w)}."""
         tables = self._tables_at(quality)
         _, z = self.analyse(x)
-        symbols = torch.round(z / self.quantiser.step(torch.full((1,), quality).to(x))).cpu().numpy()
+        symbols = (
+            torch.round(z / self.quantiser.step(torch.full((1,), quality).to(x))).cpu().numpy()
+        )
         strings = [tables.encode(tables.clamp(image)) for image in symbols]
         return {"strings": [strings], "shape": tuple(z.shape[-2:])}
 

@@ -60,8 +60,10 @@ def denoise(
 
     Args:
         predict: x0-prediction of the U-Net.
-        mean, log_scale: [B, latent, h, w], standardised.
+        mean: [B, latent, h, w], standardised.
+        log_scale: [B, latent, h, w], of the mean's error.
         scheduler: from ``make_scheduler``.
+        steps: at least 2, at most as many as the chain has timesteps.
         seed: of the Philox noise, below 2^63.
 
     Returns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bkcodec.models.blocks import QualityEmbedding, Stack, interpolate_rows, zero_
+from bkcodec.models.blocks import Stack, interpolate_rows, zero_
 
 
 class HyperEncoder(nn.Module):
@@ -23,6 +23,7 @@ class HyperEncoder(nn.Module):
         _identity_(self.linear)
 
     def forward(self, y: Tensor) -> Tensor:
+        """See the class."""
         return self.linear(y) + self.head(self.blocks(self.stem(y)))
 
 
@@ -40,9 +41,11 @@ class HyperDecoder(nn.Module):
         self.mean = zero_(nn.Conv2d(width, latent, 1))
         self.log_scale = zero_(nn.Conv2d(width, latent, 1))
         _identity_(self.linear)
-        nn.init.constant_(self.log_scale.bias, -1.0)
+        if self.log_scale.bias is not None:
+            nn.init.constant_(self.log_scale.bias, -1.0)
 
     def forward(self, z_hat: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class; embedding is [B, EMBEDDING]."""
         h = self.blocks(self.stem(z_hat), embedding)
         return self.linear(z_hat) + self.mean(h), self.log_scale(h).clamp(-6, 2)
 
@@ -62,7 +65,7 @@ class Quantiser(nn.Module):
         self.log_inverse_gain = nn.Parameter(torch.zeros(anchors, channels))
 
     def step(self, quality: Tensor) -> Tensor:
-        """quality [B] -> step sizes [B, M, 1, 1]."""
+        """Quality [B] -> step sizes [B, M, 1, 1]."""
         return interpolate_rows(self.log_step, quality).exp()[:, :, None, None]
 
     def dequantise(self, symbols: Tensor, quality: Tensor) -> Tensor:
@@ -72,11 +75,7 @@ class Quantiser(nn.Module):
 
 
 def _identity_(layer: nn.Conv2d) -> None:
+    zero_(layer)
     with torch.no_grad():
-        layer.weight.zero_()
         n = min(layer.in_channels, layer.out_channels)
         layer.weight[range(n), range(n)] = 1.0
-        nn.init.zeros_(layer.bias)
-
-
-__all__ = ["HyperDecoder", "HyperEncoder", "QualityEmbedding", "Quantiser"]

@@ -1,8 +1,9 @@
 """The custom denoising U-Net: predicts the clean latent (x0-prediction).
 
 ```
-[y_t, mean, log scale] --1x1--> blocks 1/16 --------------------(+)--> blocks 1/16 --1x1--> (+) y_hat
-                                     \\--2x2--> blocks 1/32 --1x1, shuffle 2--/         mean --/
+[y_t, mean, log scale] --> 1x1 --> blocks at 1/16 --(+)--> blocks at 1/16 --> 1x1 --(+)--> y_hat
+                                        |            |                         mean -+
+                                       2x2 --> blocks at 1/32 --> 1x1, shuffle 2
 ```
 
 All latents here are standardised (divided by y_std), so that one noise level means the same for
@@ -37,6 +38,7 @@ class DenoisingUNet(nn.Module):
     def forward(
         self, y_t: Tensor, mean: Tensor, log_scale: Tensor, t: Tensor, embedding: Tensor
     ) -> Tensor:
+        """See the class."""
         embedding = embedding + self.time(timestep_embedding(t))
         height, width = y_t.shape[-2:]
         h = self.before(self.stem(torch.cat([y_t, mean, log_scale], dim=1)), embedding)

@@ -36,10 +36,10 @@ class VaeEncoder(nn.Module):
         self.coarse = Stack(2 * width, deep_depth)
         self.head = zero_(nn.Conv2d(2 * width, latent, 1))
         with torch.no_grad():
-            self.linear.weight.copy_(dct_basis(latent)[:, :, None, None])
-            nn.init.zeros_(self.linear.bias)
+            zero_(self.linear).weight.copy_(dct_basis(latent)[:, :, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
         x = x * 2 - 1
         h = self.fine(self.stem(unshuffle(x, 8)))
         h = self.coarse(self.down(h))
@@ -58,10 +58,10 @@ class VaeDecoder(nn.Module):
         self.fine = Stack(width, depth)
         self.head = zero_(nn.Conv2d(width, 3 * 64, 1))
         with torch.no_grad():
-            self.linear.weight.copy_(dct_basis(latent).t()[:, :, None, None])
-            nn.init.zeros_(self.linear.bias)
+            zero_(self.linear).weight.copy_(dct_basis(latent).t()[:, :, None, None])
 
     def forward(self, y_hat: Tensor) -> Tensor:
+        """See the class."""
         h = shuffle(self.up(self.coarse(self.stem(y_hat))), 2)
         residual = shuffle(self.head(self.fine(h)), 8)
         x_hat = shuffle(self.linear(y_hat), STRIDE) + residual
@@ -70,6 +70,8 @@ class VaeDecoder(nn.Module):
 
 class Vae(nn.Module):
     """Encoder and decoder of the custom VAE, and the per-channel spread of its latent."""
+
+    y_std: Tensor
 
     def __init__(self, latent: int, width: int) -> None:
         super().__init__()

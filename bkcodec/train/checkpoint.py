@@ -15,8 +15,10 @@ from torch.optim.swa_utils import AveragedModel
 NAME = "checkpoint.safetensors"
 
 
-def save_checkpoint(folder: Path, networks: nn.Module, ema: AveragedModel,
-                    optimizer: torch.optim.Optimizer, step: int, elapsed: float) -> None:  # fmt: skip
+def save_checkpoint(
+    folder: Path, networks: nn.Module, ema: AveragedModel, optimizer: torch.optim.Optimizer,
+    step: int, elapsed: float,
+) -> None:  # fmt: skip
     """Replace the folder's checkpoint; a kill leaves the old one or the new one."""
     tensors: dict[str, Tensor] = {}
     tensors |= {f"networks/{k}": v for k, v in networks.state_dict().items()}
@@ -29,8 +31,9 @@ def save_checkpoint(folder: Path, networks: nn.Module, ema: AveragedModel,
     os.replace(temporary, folder / NAME)
 
 
-def load_checkpoint(folder: Path, networks: nn.Module, ema: AveragedModel,
-                    optimizer: torch.optim.Optimizer | None) -> tuple[int, float]:  # fmt: skip
+def load_checkpoint(
+    folder: Path, networks: nn.Module, ema: AveragedModel, optimizer: torch.optim.Optimizer | None
+) -> tuple[int, float]:
     """Load everything back; returns the step and the seconds trained so far."""
     parts: dict[str, dict[str, Tensor]] = {"networks": {}, "ema": {}, "adam": {}}
     with safe_open(folder / NAME, "pt") as file:
@@ -47,3 +50,11 @@ def load_checkpoint(folder: Path, networks: nn.Module, ema: AveragedModel,
             slots.setdefault(int(index), {})[slot] = value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
     return state["step"], state["elapsed"]
+
+
+def load_averaged(folder: Path) -> dict[str, Tensor]:
+    """The averaged weights of the model in a run's checkpoint."""
+    prefix = "ema/module.model."
+    with safe_open(folder / NAME, "pt") as file:
+        keys = [k for k in file.keys() if k.startswith(prefix)]  # noqa: SIM118 (not a dict)
+        return {k.removeprefix(prefix): file.get_tensor(k) for k in keys}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -37,7 +38,7 @@ class Photos:
         if not self.images:
             raise InputError(f"{folder}: no readable photo with a short side >= {min_side} px")
 
-    def crop(self, rng: np.random.Generator, side: int) -> np.ndarray:
+    def crop(self, rng: np.random.Generator, side: int) -> NDArray[np.uint8]:
         """One random crop [side, side, 3] uint8, half of them reduced, half mirrored."""
         image = self.images[rng.integers(len(self.images))]
         height, width = image.shape[:2]
@@ -67,7 +68,7 @@ class Photos:
                 yield ready.result()
 
 
-def _decode(path: Path) -> np.ndarray | None:
+def _decode(path: Path) -> NDArray[np.uint8] | None:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))

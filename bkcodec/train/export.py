@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bkcodec.bundle import Bundle, save_bundle
+from bkcodec.bundle import Bundle, save_bundle, shipped_bundles
 from bkcodec.config import LEVELS
-from bkcodec.models.compression import BkSdmCompression
-from bkcodec.tables import build_tables, laplace_cumulative
+from bkcodec.errors import InputError
+from bkcodec.models.compression import BkSdmCompression, ModelConfig
+from bkcodec.tables import Floats, build_tables, laplace_cumulative
+from bkcodec.train.checkpoint import load_averaged
 from bkcodec.train.data import Photos
 
 log = logging.getLogger(__name__)
@@ -42,7 +46,7 @@ def export_bundle(
     n = samples.shape[1]
     tail = laplace_cumulative(1.5 * samples.std(axis=1))
 
-    def cumulative(channel: int, z: NDArray[np.floating]) -> NDArray[np.floating]:
+    def cumulative(channel: int, z: Floats) -> Floats:
         counted = np.searchsorted(samples[channel], z) / n
         return (1 - TAIL_SHARE) * counted + TAIL_SHARE * tail(channel, z)
 
@@ -59,9 +63,59 @@ def export_bundle(
     return bundle
 
 
-def provenance_text(provenance: dict[str, Any]) -> str:
-    """The record as it is stored beside the weights."""
-    return json.dumps(provenance, indent=2, sort_keys=True) + "\n"
+def export_run(run: Path, data: Path, path: Path, name: str, rounding: float) -> Bundle:
+    """Write the bundle of a run's averaged weights, with its provenance record beside it.
+
+    Raises:
+        InputError: not a run's folder, or one without a checkpoint.
+    """
+    try:
+        record = json.loads((run / "run.json").read_text("utf-8"))
+        validation = json.loads((run / "validation.json").read_text("utf-8"))
+        averaged = load_averaged(run)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{run}: not a folder of a run with a checkpoint ({error})") from error
+    model = BkSdmCompression(ModelConfig(**record["model"]))
+    model.load_state_dict(averaged)
+    provenance = {**record, "validation": validation, "commit": _commit()}
+    bundle = export_bundle(
+        model.eval(), Photos(data, model.stride), path, name=name, licence="MIT",
+        rounding=rounding, provenance=provenance,
+    )  # fmt: skip
+    text = json.dumps(provenance, indent=2, sort_keys=True) + "\n"
+    path.with_suffix(".provenance.json").write_text(text, "utf-8")
+    _update_manifest(bundle, validation["minutes"])
+    return bundle
+
+
+def _update_manifest(bundle: Bundle, minutes: float) -> None:
+    """Enter the bundle into the manifest of its folder, where there is one."""
+    manifest = bundle.path.with_name("manifest.json")
+    if not manifest.exists():
+        return
+    content = json.loads(manifest.read_text("utf-8"))
+    entry = {
+        "name": bundle.name, "file": bundle.path.name, "fingerprint": bundle.fingerprint.hex(),
+        "sha256": hashlib.sha256(bundle.path.read_bytes()).hexdigest(),
+        "licence": bundle.header["licence"],
+        "origin": f"bkcodec train, {minutes:g} minutes; see {bundle.path.stem}.provenance.json",
+    }  # fmt: skip
+    others = [e for e in content["bundles"] if e["name"] != bundle.name]
+    text = json.dumps({"bundles": [entry, *others]}, indent=2) + "\n"
+    manifest.write_text(text, "utf-8")
+    shipped_bundles.cache_clear()
+
+
+def _commit() -> str:
+    """The commit of the checkout that exports, or "unknown" outside of one."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True
+        )
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 def _can_shrink(name: str) -> bool:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from bkcodec.backbone import pick_device
+from bkcodec.errors import InputError
 from bkcodec.models.compression import BkSdmCompression, ModelConfig
 from bkcodec.train.checkpoint import load_checkpoint, save_checkpoint
 from bkcodec.train.data import Photos
 from bkcodec.train.losses import RateDistortion
 from bkcodec.train.prior import ContinuousPrior
-from bkcodec.train.validate import validate
+from bkcodec.train.validate import SIDE, validate
 
 log = logging.getLogger(__name__)
 
+RECORD, VALIDATION = "run.json", "validation.json"
 PRIOR_STEPS = 250  # steps in which only the tables are fitted
 SLOW = ("vae.encoder.linear", "vae.decoder.linear", "h_a.linear", "h_s.linear")
 
@@ -45,19 +50,20 @@ class TrainOptions:
     ms_ssim_weight: float = 0.4
     ema_decay: float = 0.999
     seed: int = 0
-    device: str = "cpu"
     save_minutes: float = 5.0
 
 
 class Trainer:
     """One run in one folder; ``run`` starts it, or continues it where its checkpoint ends."""
 
-    def __init__(self, options: TrainOptions, config: ModelConfig, train: Photos, val: Photos,
-                 folder: Path) -> None:  # fmt: skip
+    def __init__(
+        self, options: TrainOptions, config: ModelConfig, train: Photos, val: Photos,
+        folder: Path, device: torch.device,
+    ) -> None:  # fmt: skip
         self.options, self.train, self.val, self.folder = options, train, val, folder
-        self.device = torch.device(options.device)
+        self.device = device
         torch.manual_seed(options.seed)
-        self.model = BkSdmCompression(config).to(self.device, memory_format=torch.channels_last)
+        self.model = BkSdmCompression(config).to(memory_format=torch.channels_last).to(self.device)
         self.prior = ContinuousPrior(config.M).to(self.device)
         self.networks = nn.ModuleDict({"model": self.model, "prior": self.prior})
         self.ema = torch.optim.swa_utils.AveragedModel(
@@ -73,7 +79,9 @@ class Trainer:
         folder = self.folder
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "checkpoint.safetensors").exists():
-            self.step, self.elapsed = load_checkpoint(folder, self.networks, self.ema, self.optimizer)
+            self.step, self.elapsed = load_checkpoint(
+                folder, self.networks, self.ema, self.optimizer
+            )
             log.info("resumed at step %d, %.1f minutes", self.step, self.elapsed / 60)
         else:
             self._measure_spread()
@@ -102,9 +110,15 @@ class Trainer:
 
     def save(self, writer: SummaryWriter) -> None:
         """Write the checkpoint and the validation figures of the averaged weights."""
-        save_checkpoint(self.folder, self.networks, self.ema, self.optimizer, self.step, self.elapsed)
-        averaged = self.ema.module
-        for row in validate(averaged["model"], averaged["prior"], self.val, self.device):
+        save_checkpoint(
+            self.folder, self.networks, self.ema, self.optimizer, self.step, self.elapsed
+        )
+        averaged: Any = self.ema.module
+        rows = validate(averaged["model"], averaged["prior"], self.val, self.device)
+        figures = json.dumps({"step": self.step, "minutes": round(self.elapsed / 60, 1),
+                              "rows": [asdict(row) for row in rows]}, indent=2)  # fmt: skip
+        (self.folder / VALIDATION).write_text(figures + "\n", "utf-8")
+        for row in rows:
             log.info("step %d val %s", self.step, row)
             for name in ("bpp", "psnr", "ms_ssim"):
                 writer.add_scalar(f"val/{name}/q{row.quality:.2f}", getattr(row, name), self.step)
@@ -132,7 +146,8 @@ class Trainer:
 
     def _groups(self) -> list[dict[str, object]]:
         """Adam's groups: the DCT matrices learn 20 times slower, the tables 8 times faster."""
-        lr, groups = self.options.lr, {"slow": [], "tables": [], "networks": []}  # type: ignore[var-annotated]
+        lr = self.options.lr
+        groups: dict[str, list[Tensor]] = {"slow": [], "tables": [], "networks": []}
         for name, parameter in self.networks.named_parameters():
             if not parameter.requires_grad:
                 continue
@@ -147,7 +162,9 @@ class Trainer:
 
     @torch.no_grad()
     def _measure_spread(self) -> None:
-        x = torch.cat([self.train.batch(self.options.seed, -1 % 2**31 - i, 8, 192) for i in range(8)])
+        x = torch.cat(
+            [self.train.batch(self.options.seed, -1 % 2**31 - i, 8, 192) for i in range(8)]
+        )
         y, z = self.model.analyse(x.to(self.device))
         self.model.vae.y_std.copy_(y.std(dim=(0, 2, 3)))
         self.prior.z_std.copy_(z.std(dim=(0, 2, 3)))
@@ -178,3 +195,40 @@ class Trainer:
         log.info("step %d %.1f min (%.2f s/step) %s", self.step, self.elapsed / 60, pace, text)
         for name, value in stats.items():
             writer.add_scalar(f"train/{name}", value, self.step)
+
+
+def start(
+    options: TrainOptions, config: ModelConfig, data: Path, val: Path, folder: Path,
+    record: dict[str, Any], *, resume: bool, device: str,
+) -> Trainer:  # fmt: skip
+    """Begin or continue a run; ``record`` says what it is and is kept in its folder.
+
+    Raises:
+        InputError: a run in the way, none to resume, or one with other options.
+    """
+    record_file = folder / RECORD
+    if record_file.exists() != resume:
+        problem = (
+            "no run to resume here" if resume else "holds a run already; --resume continues it"
+        )
+        raise InputError(f"{folder}: {problem}")
+    if resume:
+        before = json.loads(record_file.read_text("utf-8"))
+        for key in ("options", "model"):
+            different = {k for k, v in record[key].items() if before[key].get(k) != v}
+            if different - {"max_minutes", "max_steps"}:
+                raise InputError(f"{folder}: the run had another {', '.join(sorted(different))}")
+    side = max(options.image_size, SIDE)
+    photos, val_photos = Photos(data, options.image_size), Photos(val, side)
+    folder.mkdir(parents=True, exist_ok=True)
+    record_file.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    handler = logging.FileHandler(folder / "training.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logging.getLogger("bkcodec").addHandler(handler)
+    try:
+        trainer = Trainer(options, config, photos, val_photos, folder, pick_device(device))
+        trainer.run()
+    finally:
+        logging.getLogger("bkcodec").removeHandler(handler)
+        handler.close()
+    return trainer

@@ -41,7 +41,7 @@ class RateDistortion:
         self.t_max = c.t_coarsest + 50
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """x [B, 3, H, W] in 0..1 -> the loss (a scalar) and figures to report."""
+        """X [B, 3, H, W] in 0..1 -> the loss (a scalar) and figures to report."""
         model = self.model
 
         def uniform(*shape: int) -> Tensor:
@@ -99,7 +99,5 @@ class RateDistortion:
         alpha = self.alphas_cumprod[t].to(clean.device)[:, None, None, None]
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         y_t = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-        predicted = self.model.unet(
-            y_t, mean, log_scale, t.to(clean.device), embedding
-        )
+        predicted = self.model.unet(y_t, mean, log_scale, t.to(clean.device), embedding)
         return (predicted - clean).square().mean()

@@ -28,8 +28,9 @@ class ContinuousPrior(EntropyBottleneck):
         """Information of z [B, C, h, w] (a multiple of ``step`` [B, C, 1, 1], or noisy): [B]."""
         scale = self.z_std[None, :, None, None]
         half = (step / scale / 2).expand_as(z)
-        lower, upper = self._cumulative_logits(z / scale - half), self._cumulative_logits(
-            z / scale + half
+        lower, upper = (
+            self._cumulative_logits(z / scale - half),
+            self._cumulative_logits(z / scale + half),
         )
         sign = -torch.sign(lower + upper).detach()  # the side where sigmoid does not saturate
         p = (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).abs()

@@ -1,0 +1,5 @@
+"""``python -m bkcodec``."""
+
+from bkcodec.cli import run
+
+run()

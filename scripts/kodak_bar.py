@@ -1,0 +1,110 @@
+"""Measures lite against Pillow's JPEG on a folder of photos: real files, bytes on disk.
+
+    python scripts/kodak_bar.py PHOTOS [QUALITY ...]
+
+Prints mean bpp, PSNR (RGB) and MS-SSIM (RGB) for each quality, then the BD-rates over 0.15-0.6 bpp.
+Needs the extras ``train`` and ``bench``.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import bjontegaard
+import numpy as np
+import torch
+from PIL import Image
+from pytorch_msssim import ms_ssim
+
+import bkcodec
+
+QUALITIES = (0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
+JPEG_QUALITIES = (5, 8, 12, 17, 23, 30, 38, 47, 57, 67, 77, 86)
+RANGE = (0.15, 0.6)  # bpp over which the BD-rates are taken
+
+Row = tuple[float, float, float]  # bpp, PSNR in dB, MS-SSIM
+
+
+def score(original: Image.Image, decoded: Image.Image, n_bytes: int) -> Row:
+    a, b = (
+        torch.from_numpy(np.array(i.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
+        for i in (original, decoded)
+    )
+    psnr = -10 * torch.log10((a - b).square().mean()).item()
+    return (
+        8 * n_bytes / (original.width * original.height),
+        psnr,
+        ms_ssim(a, b, data_range=1).item(),
+    )
+
+
+def mean_row(
+    photos: list[Path], roundtrip: Callable[[Image.Image], tuple[bytes, Image.Image]]
+) -> Row:
+    rows = []
+    for path in photos:
+        original = Image.open(path)
+        data, decoded = roundtrip(original)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "file")
+            file.write_bytes(data)
+            rows.append(score(original, decoded, file.stat().st_size))
+    bpp, psnr, similarity = np.mean(rows, axis=0)
+    return float(bpp), float(psnr), float(similarity)
+
+
+def jpeg(quality: int) -> Callable[[Image.Image], tuple[bytes, Image.Image]]:
+    def roundtrip(image: Image.Image) -> tuple[bytes, Image.Image]:
+        out = io.BytesIO()
+        image.convert("RGB").save(out, "JPEG", quality=quality, optimize=True, progressive=True)
+        return out.getvalue(), Image.open(io.BytesIO(out.getvalue()))
+
+    return roundtrip
+
+
+def bkc(quality: float) -> Callable[[Image.Image], tuple[bytes, Image.Image]]:
+    codec = bkcodec.Codec()
+
+    def roundtrip(image: Image.Image) -> tuple[bytes, Image.Image]:
+        data = codec.encode(image, bkcodec.EncodeOptions(quality=quality))
+        return data, codec.decode(data)
+
+    return roundtrip
+
+
+def bd_rate(anchor: list[Row], test: list[Row], metric: int) -> float:
+    """BD-rate in percent over RANGE: both curves are cut to it first (akima interpolation)."""
+    cut = []
+    for rows in (anchor, test):
+        rate = np.array([r[0] for r in rows])
+        value = np.array([r[metric] for r in rows])
+        dense = np.geomspace(*RANGE, 12)
+        cut.append((dense, np.interp(np.log(dense), np.log(rate), value)))
+    (rate_a, value_a), (rate_t, value_t) = cut
+    return float(
+        bjontegaard.bd_rate(rate_a, value_a, rate_t, value_t, method="akima", min_overlap=0.0)
+    )
+
+
+def main() -> None:
+    photos = sorted(Path(sys.argv[1]).glob("*.png"))
+    qualities = [float(q) for q in sys.argv[2:]] or list(QUALITIES)
+    curves = {"jpeg": [], "lite": []}  # type: dict[str, list[Row]]
+    for name, make, ladder in (("jpeg", jpeg, JPEG_QUALITIES), ("lite", bkc, qualities)):
+        for quality in ladder:
+            row = mean_row(photos, make(quality))
+            curves[name].append(row)
+            print(
+                f"{name} {quality:5g}  {row[0]:.4f} bpp  {row[1]:.2f} dB  {row[2]:.4f}", flush=True
+            )
+    for metric, label in ((1, "PSNR"), (2, "MS-SSIM")):
+        rate = bd_rate(curves["jpeg"], curves["lite"], metric)
+        print(f"BD-rate {label} against JPEG over {RANGE[0]}-{RANGE[1]} bpp: {rate:+.1f} %")
+
+
+if __name__ == "__main__":
+    main()
