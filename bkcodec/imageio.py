@@ -88,8 +88,8 @@ def picture_from_image(image: Image.Image) -> Picture:
         InputError: floating-point pixels, whose range is unknown, or a damaged image.
     """
     try:
-        icc, exif, xmp = _metadata(image)
         upright = ImageOps.exif_transpose(image)
+        icc, exif, xmp = _metadata(image)
     except _DECODER_ERRORS as error:
         raise InputError(f"damaged {image.format or ''} image: {error}") from error
     if upright.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
@@ -178,6 +178,8 @@ def save_image(image: Image.Image, fo: BinaryIO, extension: str) -> None:
     xmp = image.info.get("xmp") if name != "PPM" else None
     if name == "JPEG":
         kept["quality"] = 95
+        if "exif" in kept:
+            kept["exif"] = _EXIF_PREFIX + kept["exif"]
     elif name == "WEBP":
         kept |= {"lossless": True, "exact": True}
     if xmp and name in ("JPEG", "WEBP"):

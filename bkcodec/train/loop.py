@@ -218,6 +218,7 @@ def start(
             different = {k for k, v in record[key].items() if before[key].get(k) != v}
             if different - {"max_minutes", "max_steps"}:
                 raise InputError(f"{folder}: the run had another {', '.join(sorted(different))}")
+        record = record | {"command": before["command"]}
     side = max(options.image_size, SIDE)
     photos, val_photos = Photos(data, options.image_size), Photos(val, side)
     folder.mkdir(parents=True, exist_ok=True)

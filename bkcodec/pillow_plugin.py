@@ -1,0 +1,77 @@
+"""Pillow support: importing this module makes ``Image.open`` and ``save`` know .bkc.
+
+>>> import bkcodec.pillow_plugin
+>>> from PIL import Image
+>>> Image.new("RGB", (40, 30), "navy").save("navy.bkc", quality=50)
+>>> Image.open("navy.bkc").size
+(40, 30)
+
+``open`` reads the header only; pixels are decoded on ``load()``. ``save`` takes ``quality``,
+``target_bpp``, ``target_size``, ``model``, ``device``, ``strip`` and ``alpha``: see
+``EncodeOptions``.
+"""
+
+from __future__ import annotations
+
+from typing import IO, Any
+
+from PIL import Image, ImageFile
+
+from bkcodec.config import DecodeOptions, EncodeOptions
+from bkcodec.container import MAGIC, container_from_bytes
+from bkcodec.errors import BkcError
+
+_FORMAT = "BKC"
+_OPTIONS = ("quality", "target_bpp", "target_size", "model", "device", "strip", "alpha")
+
+
+class BkcImageFile(ImageFile.ImageFile):
+    """A .bkc file as Pillow sees it."""
+
+    format = _FORMAT
+    format_description = "bkcodec image"
+
+    def _open(self) -> None:
+        limits = DecodeOptions().limits
+        if self.fp is None:
+            raise SyntaxError("no file")
+        self._data = self.fp.read(limits.max_file_bytes + 1)
+        try:
+            container = container_from_bytes(self._data, limits)
+        except BkcError as error:
+            raise SyntaxError(str(error)) from error  # Pillow's way of saying "not mine"
+        self._size = (container.width, container.height)
+        alpha = "A" if container.alpha is not None else ""
+        self._mode = ("L" if container.greyscale else "RGB") + alpha
+        blocks = {"icc_profile": container.icc, "exif": container.exif, "xmp": container.xmp}
+        self.info.update({name: block for name, block in blocks.items() if block})
+
+    def load(self) -> Any:
+        """Decode the pixels, once."""
+        if self._data:
+            from bkcodec.codec import decode
+
+            decoded = decode(self._data)
+            self.im = decoded.im
+            self._data = b""
+        return super().load()
+
+
+def _accept(prefix: bytes) -> bool:
+    return prefix.startswith(MAGIC)
+
+
+def _save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
+    from bkcodec.codec import encode
+
+    given = {name: image.encoderinfo[name] for name in _OPTIONS if name in image.encoderinfo}
+    if "strip" in given:
+        given["strip"] = frozenset(given["strip"])
+    data = encode(image, EncodeOptions(**given))
+    fp.write(data)
+
+
+Image.register_open(_FORMAT, BkcImageFile, _accept)
+Image.register_save(_FORMAT, _save)
+Image.register_extension(_FORMAT, ".bkc")
+Image.register_mime(_FORMAT, "image/x-bkc")

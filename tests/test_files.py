@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bkcodec.errors import BkcError, InputError, UsageError
+from bkcodec.files import IMAGE_SUFFIXES, Job, plan, printable, write_whole
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("a.png", "b.jpg", "deep/er/c.png", "notes.txt"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return tmp_path / "in"
+
+
+def targets(jobs: list[Job]) -> list[str]:
+    return [str(job.target) for job in jobs]
+
+
+def test_outputs(tree: Path, tmp_path: Path) -> None:
+    def to(output: str | None, *inputs: object, recursive: bool = False) -> list[str]:
+        return targets(plan(map(str, inputs), output, ".bkc", IMAGE_SUFFIXES, recursive))
+
+    a = tree / "a.png"
+    assert to(None, a) == [str(tree / "a.bkc")]
+    assert to("x.bkc", a) == ["x.bkc"]
+    assert to("new/", a) == [str(Path("new/a.bkc"))]
+    assert to(str(tmp_path), a) == [str(tmp_path / "a.bkc")]
+    assert to("-", a) == ["None"] and to(None, "-") == ["None"]
+    assert to("y/", tree) == [str(Path("y/a.bkc")), str(Path("y/b.bkc"))]
+    assert to("y/", tree, recursive=True)[-1] == str(Path("y/deep/er/c.bkc"))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "error", "message"),
+    [
+        (["missing.png"], None, InputError, "no such file"),
+        (["deep"], None, InputError, "nothing to do"),
+        (["a.png", "b.jpg"], "one.bkc", UsageError, "need a directory"),
+        (["a.png", "./a.png"], "out/", UsageError, "would both become"),
+        (["-", "-"], "-", UsageError, "twice|need a directory"),
+        (["-"], "out/", UsageError, "standard input"),
+        (["a.png"], "a.png", UsageError, "would be overwritten"),
+    ],
+)
+def test_refusals(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str], output: str | None,
+    error: type[BkcError], message: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tree)
+    with pytest.raises(error, match=message):
+        plan(inputs, output, ".bkc", IMAGE_SUFFIXES, False)
+
+
+def test_write_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    write_whole(path, b"one")
+    with pytest.raises(InputError, match="exists already"):
+        write_whole(path, b"two")
+    assert path.read_bytes() == b"one"
+    write_whole(path, b"three", force=True)
+    assert path.read_bytes() == b"three"
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+    assert path.stat().st_mode & 0o777 == 0o666 & ~current_umask()
+
+
+def current_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    write_whole(tmp_path / "file", b"one")
+    with pytest.raises(InputError):
+        write_whole(tmp_path / "file", b"two")
+    assert (tmp_path / "file").read_bytes() == b"one"
+
+
+def test_a_full_disk_leaves_nothing_and_loses_nothing(tmp_path: Path) -> None:
+    """The system itself refuses: a process whose files may not grow over 1000 bytes."""
+    (tmp_path / "old").write_bytes(b"precious")
+    code = (
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from bkcodec.files import write_whole\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "write_whole(Path('old'), bytes(5000), force=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "cannot be written" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["old"]
+    assert (tmp_path / "old").read_bytes() == b"precious"
+
+
+def test_names_are_printed_without_control_characters() -> None:
+    assert printable("a\x1b[31m\nb") == "a\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}b"

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, PngImagePlugin
+
+from bkcodec.config import Limits
+from bkcodec.errors import FormatError, InputError, LimitError, UsageError
+from bkcodec.imageio import (
+    Picture,
+    alpha_from_png,
+    alpha_to_png,
+    apply_alpha,
+    image_from_picture,
+    open_image,
+    picture_from_image,
+    save_image,
+)
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r/></x:xmpmeta>'
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def through_file(image: Image.Image, format_: str, **options: object) -> Image.Image:
+    out = io.BytesIO()
+    image.save(out, format_, **options)
+    return open_image(io.BytesIO(out.getvalue()))
+
+
+@pytest.mark.parametrize(
+    ("mode", "back"),
+    [("1", "L"), ("L", "L"), ("LA", "LA"), ("P", "RGB"), ("RGB", "RGB"), ("RGBA", "RGBA"),
+     ("I;16", "L"), ("I", "L"), ("CMYK", "RGB"), ("YCbCr", "RGB"), ("LAB", "RGB"), ("PA", "RGBA")],
+)  # fmt: skip
+def test_modes(mode: str, back: str) -> None:
+    image = Image.new(mode, (5, 3))
+    assert image_from_picture(picture_from_image(image)).mode == back
+
+
+def test_sixteen_bits_are_rounded() -> None:
+    values = np.array([[0, 128, 129, 65535, 257 * 100]], np.uint16)
+    picture = picture_from_image(Image.fromarray(values))
+    assert picture.rgb[0, :, 0].tolist() == [0, 0, 1, 255, 100]
+
+
+def test_floating_point_is_refused() -> None:
+    with pytest.raises(InputError, match="floating-point"):
+        picture_from_image(Image.new("F", (2, 2)))
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+def test_transparent_colour_becomes_alpha(mode: str) -> None:
+    image = through_file(
+        Image.new(mode, (4, 4)), "PNG", transparency=0 if mode != "RGB" else (0, 0, 0)
+    )
+    picture = picture_from_image(image)
+    assert picture.alpha is not None and not picture.alpha.any()
+    assert picture.greyscale == (mode == "L")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied_and_reset(orientation: int) -> None:
+    upright = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(4, 6))
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # transpositions that store it turned
+    turned = upright.transpose(Image.Transpose(undo[orientation])) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = orientation, "maker"
+    picture = picture_from_image(through_file(turned, "PNG", exif=exif))
+    assert np.array_equal(picture.rgb[..., 0], np.asarray(upright))
+    kept = Image.Exif()
+    assert picture.exif is not None
+    kept.load(picture.exif)
+    assert kept[0x0112] == 1 and kept[0x010F] == "maker"
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg", "webp", "tiff"])
+def test_metadata_goes_through_files(extension: str) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "maker"
+    picture = Picture(np.zeros((8, 9, 3), np.uint8), None, False, ICC, exif.tobytes()[6:], XMP)
+    out = io.BytesIO()
+    save_image(image_from_picture(picture), out, extension)
+    back = picture_from_image(open_image(io.BytesIO(out.getvalue())))
+    assert back.icc == ICC
+    assert back.xmp is not None and back.xmp.strip() == XMP
+    with Image.open(io.BytesIO(out.getvalue())) as image:
+        assert image.getexif()[0x010F] == "maker"
+
+
+def test_raw_exif_is_kept_to_the_byte() -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "maker"
+    block = exif.tobytes().removeprefix(b"Exif\0\0")
+    image = through_file(Image.new("RGB", (3, 3)), "JPEG", exif=b"Exif\0\0" + block)
+    assert picture_from_image(image).exif == block
+
+
+def test_formats_that_cannot_hold_the_picture() -> None:
+    alpha = image_from_picture(Picture(np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint8)))
+    for extension in ("jpg", "ppm"):
+        with pytest.raises(UsageError, match="no alpha"):
+            save_image(alpha, io.BytesIO(), extension)
+    wide = Image.new("L", (20000, 1))
+    with pytest.raises(InputError, match="WEBP"):
+        save_image(wide, io.BytesIO(), "webp")
+
+
+def test_ppm_has_no_metadata_and_is_plain() -> None:
+    image = image_from_picture(Picture(np.zeros((2, 2, 3), np.uint8), icc=ICC, exif=b"x", xmp=XMP))
+    out = io.BytesIO()
+    save_image(image, out, "ppm")
+    assert out.getvalue() == b"P6\n2 2\n255\n" + bytes(12)
+
+
+def test_alpha_choices() -> None:
+    rgb = np.full((1, 2, 3), 200, np.uint8)
+    picture = Picture(rgb, np.array([[255, 0]], np.uint8), greyscale=True)
+    assert apply_alpha(picture, "keep") is picture
+    assert apply_alpha(picture, "drop").alpha is None
+    white = apply_alpha(picture, "white")
+    assert white.rgb[0, :, 0].tolist() == [200, 255] and white.greyscale
+    red = apply_alpha(picture, "#ff0000")
+    assert red.rgb[0, 1].tolist() == [255, 0, 0] and not red.greyscale
+    with pytest.raises(UsageError, match="nocolour"):
+        apply_alpha(picture, "nocolour")
+
+
+def test_alpha_plane_must_fit() -> None:
+    plane = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    data = alpha_to_png(plane)
+    assert np.array_equal(alpha_from_png(data, (3, 2)), plane)
+    with pytest.raises(FormatError, match="expected"):
+        alpha_from_png(data, (2, 3))
+    for damaged in (b"", data[:40], b"GIF89a" + data):
+        with pytest.raises(FormatError):
+            alpha_from_png(damaged, (3, 2))
+
+
+def test_damaged_images_are_refused() -> None:
+    out = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(out, "PNG")
+    with pytest.raises(InputError, match="not an image"):
+        open_image(io.BytesIO(b"hello"))
+    with pytest.raises(InputError, match="damaged PNG"):
+        open_image(io.BytesIO(out.getvalue()[:2000]))
+
+
+def test_limits_are_checked_before_pixels_are_decoded() -> None:
+    out = io.BytesIO()
+    Image.new("1", (3000, 3000)).save(out, "PNG")
+    with pytest.raises(LimitError, match="the limit is 100"):
+        open_image(io.BytesIO(out.getvalue()), Limits(max_pixels=100))
+    chunk = bytearray(out.getvalue())
+    chunk[16:24] = b"\0\1\0\0\0\1\0\0"  # claims 65536 x 65536
+    with pytest.raises((LimitError, InputError)):
+        open_image(io.BytesIO(bytes(chunk)))
+
+
+def test_xmp_of_png_text_chunks() -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", XMP.decode())
+    assert picture_from_image(through_file(Image.new("L", (2, 2)), "PNG", pnginfo=info)).xmp == XMP
