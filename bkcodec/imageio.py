@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import warnings
@@ -19,7 +20,7 @@ FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP", "ppm": "
            "tif": "TIFF", "tiff": "TIFF"}  # fmt: skip
 _DECODER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError,
                    ArithmeticError, NotImplementedError, AttributeError)  # fmt: skip
-_ORIENTATION, _XMP_TIFF_TAG = 0x0112, 700
+_ORIENTATION, _EXIF_IFD, _XMP_TIFF_TAG = 0x0112, 0x8769, 700
 _EXIF_PREFIX = b"Exif\x00\x00"
 
 
@@ -87,11 +88,8 @@ def picture_from_image(image: Image.Image) -> Picture:
     Raises:
         InputError: floating-point pixels, whose range is unknown, or a damaged image.
     """
-    try:
-        upright = ImageOps.exif_transpose(image)
-        icc, exif, xmp = _metadata(image)
-    except _DECODER_ERRORS as error:
-        raise InputError(f"damaged {image.format or ''} image: {error}") from error
+    upright, exif = _turn_upright(image)
+    icc, xmp = image.info.get("icc_profile") or None, _xmp(image)
     if upright.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
         upright, icc = upright.convert("RGB"), None
     elif upright.mode == "F":
@@ -127,18 +125,24 @@ def apply_alpha(picture: Picture, alpha: str) -> Picture:
     Raises:
         UsageError: not a colour.
     """
+    colour = _background(alpha)
     if alpha == "keep" or picture.alpha is None:
         return picture
-    if alpha == "drop":
+    if colour is None:
         return replace(picture, alpha=None)
-    try:
-        colour = np.array(ImageColor.getrgb(alpha)[:3], dtype=np.float32)
-    except ValueError as error:
-        raise UsageError(f"--alpha {alpha}: neither keep, drop nor a colour") from error
     opacity = picture.alpha[..., None].astype(np.float32) / 255
     rgb = np.rint(picture.rgb * opacity + colour * (1 - opacity)).astype(np.uint8)
     grey = picture.greyscale and len(set(colour.tolist())) == 1
     return replace(picture, rgb=rgb, alpha=None, greyscale=grey)
+
+
+def _background(alpha: str) -> NDArray[np.float32] | None:
+    if alpha in ("keep", "drop"):
+        return None
+    try:
+        return np.array(ImageColor.getrgb(alpha)[:3], dtype=np.float32)
+    except ValueError as error:
+        raise UsageError(f"--alpha {alpha}: neither keep, drop nor a colour") from error
 
 
 def alpha_to_png(alpha: NDArray[np.uint8]) -> bytes:
@@ -204,29 +208,45 @@ def _tiff_tags(
 ) -> Image.Exif | TiffImagePlugin.ImageFileDirectory_v2:
     tags = Image.Exif()
     if exif:
-        tags.load(exif)
+        with contextlib.suppress(*_DECODER_ERRORS):
+            tags.load(exif)
     if xmp:
         tags[_XMP_TIFF_TAG] = xmp
     return tags
 
 
-def _metadata(image: Image.Image) -> tuple[bytes | None, bytes | None, bytes | None]:
-    """ICC, EXIF (orientation 1 where it had another) and XMP blocks."""
-    info = image.info
-    exif = image.getexif()
-    raw = info.get("exif")
-    if exif.get(_ORIENTATION, 1) != 1:
-        exif[_ORIENTATION] = 1
-        raw = exif.tobytes()
-    elif raw is None and image.format == "TIFF" and exif.get_ifd(0x8769):
-        raw = exif.tobytes()
-    xmp = info.get("xmp") or info.get("XML:com.adobe.xmp")
-    xmp = xmp.encode() if isinstance(xmp, str) else xmp
-    exif_bytes = raw.removeprefix(_EXIF_PREFIX) if isinstance(raw, bytes) else None
-    return info.get("icc_profile") or None, exif_bytes or None, xmp or None
+def _turn_upright(image: Image.Image) -> tuple[Image.Image, bytes | None]:
+    """The image with its EXIF orientation applied, and its EXIF block with orientation 1.
+
+    A block that already says so is kept to the byte. So is one that cannot be parsed: a photo is
+    worth more than its metadata, and the metadata may mean something to someone.
+    """
+    raw = image.info.get("exif")
+    block = raw.removeprefix(_EXIF_PREFIX) if isinstance(raw, bytes) else b""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            upright = ImageOps.exif_transpose(image)
+            exif = image.getexif()
+            turned = exif.get(_ORIENTATION, 1) != 1
+            if turned or (not block and image.format == "TIFF" and exif.get_ifd(_EXIF_IFD)):
+                exif[_ORIENTATION] = 1
+                block = exif.tobytes().removeprefix(_EXIF_PREFIX)
+        except _DECODER_ERRORS:
+            upright = image
+    return upright, block or None
+
+
+def _xmp(image: Image.Image) -> bytes | None:
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    return xmp.encode() if isinstance(xmp, str) else xmp or None
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
-    """Modes I, I;16, I;16B...: 0..65535 -> 8 bits, rounded."""
+    """Modes I, I;16, I;16B...: 0..65535 -> 8 bits, rounded; a transparent value becomes alpha."""
     values = np.asarray(image, dtype=np.int64)
-    return Image.fromarray(np.clip((values + 128) // 257, 0, 255).astype(np.uint8))
+    grey = Image.fromarray(np.clip((values + 128) // 257, 0, 255).astype(np.uint8))
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return grey

@@ -45,6 +45,14 @@ def test_sixteen_bits_are_rounded() -> None:
     assert picture.rgb[0, :, 0].tolist() == [0, 0, 1, 255, 100]
 
 
+def test_a_transparent_sixteen_bit_value_becomes_alpha() -> None:
+    image = Image.fromarray(np.array([[7, 8]], np.uint16))
+    image.info["transparency"] = 7
+    picture = picture_from_image(image)
+    assert picture.alpha is not None and picture.alpha.tolist() == [[0, 255]]
+    assert picture.greyscale
+
+
 def test_floating_point_is_refused() -> None:
     with pytest.raises(InputError, match="floating-point"):
         picture_from_image(Image.new("F", (2, 2)))
@@ -87,6 +95,17 @@ def test_metadata_goes_through_files(extension: str) -> None:
     assert back.xmp is not None and back.xmp.strip() == XMP
     with Image.open(io.BytesIO(out.getvalue())) as image:
         assert image.getexif()[0x010F] == "maker"
+
+
+def test_exif_that_cannot_be_parsed_is_kept_and_the_photo_too() -> None:
+    image = Image.new("RGB", (3, 3))
+    image.info["exif"] = b"not exif at all"
+    picture = picture_from_image(image)
+    assert picture.exif == b"not exif at all" and picture.size == (3, 3)
+    for extension in ("png", "jpg", "webp", "tiff"):
+        out = io.BytesIO()
+        save_image(image_from_picture(picture), out, extension)
+        assert open_image(io.BytesIO(out.getvalue())).size == (3, 3)
 
 
 def test_raw_exif_is_kept_to_the_byte() -> None:

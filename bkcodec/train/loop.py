@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 RECORD, VALIDATION = "run.json", "validation.json"
 PRIOR_STEPS = 250  # steps in which only the tables are fitted
+REPORT_STEPS = 50
 SLOW = ("vae.encoder.linear", "vae.decoder.linear", "h_a.linear", "h_s.linear")
 
 
@@ -94,7 +95,7 @@ class Trainer:
         while self.progress < 1:
             stats = self._step(next(batches))
             self.elapsed = time.monotonic() - started
-            if self.step % 50 == 0:
+            if self.step % REPORT_STEPS == 0:
                 self._report(writer, stats)
             if self.elapsed - saved > self.options.save_minutes * 60 or self.progress >= 1:
                 self.save(writer)
@@ -225,11 +226,13 @@ def start(
     record_file.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     handler = logging.FileHandler(folder / "training.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    logging.getLogger("bkcodec").addHandler(handler)
+    package_log = logging.getLogger("bkcodec")
+    package_log.setLevel(logging.INFO)
+    package_log.addHandler(handler)
     try:
         trainer = Trainer(options, config, photos, val_photos, folder, pick_device(device))
         trainer.run()
     finally:
-        logging.getLogger("bkcodec").removeHandler(handler)
+        package_log.removeHandler(handler)
         handler.close()
     return trainer

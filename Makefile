@@ -1,0 +1,81 @@
+# make demo   set up, encode and decode the sample photo, show sizes and times
+# make test   set up, run the tests with the coverage gates
+# make help   all targets
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+DEMO := demo-out
+KAITAI := .cache/ksc/node_modules/kaitai-struct-compiler
+
+.PHONY: help demo test test-slow check format vectors sample train-lite export-lite kodak clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+	@echo "also: test-slow check format vectors sample train-lite export-lite kodak clean"
+
+$(VENV)/.core: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(PIP) --editable '.[dev,bench]'
+	@touch $@
+
+# The Kaitai Struct compiler comes from npm, node itself from a Python package.
+$(KAITAI): $(VENV)/.dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm install --silent --no-fund --no-audit \
+		--prefix .cache/ksc kaitai-struct-compiler@0.11.0 js-yaml@4
+	@touch $@
+
+demo: $(VENV)/.core
+	@mkdir -p $(DEMO)
+	@cp tests/samples/lake.png $(DEMO)/photo.png
+	$(BIN)/bkcodec encode $(DEMO)/photo.png -o $(DEMO)/q20.bkc -q 20 -f
+	$(BIN)/bkcodec encode $(DEMO)/photo.png -o $(DEMO)/q60.bkc -q 60 -f
+	$(BIN)/bkcodec encode $(DEMO)/photo.png -o $(DEMO)/4k.bkc --target-size 4k -f
+	$(BIN)/bkcodec decode $(DEMO)/q20.bkc $(DEMO)/q60.bkc $(DEMO)/4k.bkc -o $(DEMO)/ -f
+	$(BIN)/bkcodec info $(DEMO)/q20.bkc
+	@ls -l $(DEMO)
+	@echo "Compare $(DEMO)/photo.png with $(DEMO)/q20.png, q60.png and 4k.png."
+
+test: $(VENV)/.dev $(KAITAI)
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
+	$(BIN)/python -m coverage report --fail-under=100 \
+		--include='bkcodec/container.py,bkcodec/entropy.py'
+
+test-slow: $(VENV)/.dev $(KAITAI)
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+vectors: $(VENV)/.core
+	$(BIN)/python scripts/make_vectors.py
+
+sample: $(VENV)/.core
+	$(BIN)/python scripts/make_sample.py tests/samples/lake.png
+
+# Training the shipped bundle: make train-lite DATA=photos VAL=held-out-photos
+RUN ?= runs/lite
+MINUTES ?= 102
+train-lite: $(VENV)/.dev
+	$(BIN)/bkcodec train --data $(DATA) --val $(VAL) -o $(RUN) --max-minutes $(MINUTES)
+
+export-lite: $(VENV)/.dev
+	$(BIN)/bkcodec train --export $(RUN) --data $(DATA) -o weights/lite.safetensors --name lite
+
+# The figures of docs/lite.md: make kodak PHOTOS=folder
+kodak: $(VENV)/.dev
+	$(BIN)/python scripts/kodak_bar.py $(PHOTOS)
+
+clean:
+	rm -rf $(VENV) .cache $(DEMO) build dist .coverage

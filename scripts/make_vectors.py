@@ -1,0 +1,63 @@
+"""Adds golden vectors for the default bundle: python scripts/make_vectors.py.
+
+Files already in formats/vectors are left alone: once released, a vector never changes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image, ImageCms
+
+import bkcodec
+from bkcodec.container import container_from_bytes, container_to_bytes
+
+ROOT = Path(__file__).resolve().parent.parent
+VECTORS = ROOT / "formats" / "vectors"
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><note>golden</note></x:xmpmeta>'
+
+
+def pictures() -> dict[str, bytes]:
+    """File name -> content."""
+    lake = Image.open(ROOT / "tests" / "samples" / "lake.png").convert("RGB")
+    detail = lake.crop((200, 180, 330, 267))
+    grey_alpha = detail.convert("L")
+    grey_alpha.putalpha(Image.linear_gradient("L").resize(detail.size))
+    described = detail.resize((65, 44))
+    exif = Image.Exif()
+    exif[0x010F] = "bkcodec"
+    described.info = {
+        "icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+        "exif": exif.tobytes(), "xmp": XMP,
+    }  # fmt: skip
+    codec = bkcodec.Codec(device="cpu")
+    jobs = {
+        "lake-q0": (lake, 0), "lake-q30": (lake, 30), "lake-q60": (lake, 60),
+        "detail-q100": (detail, 100),
+        "grey-alpha-q50": (grey_alpha, 50), "metadata-q45.5": (described, 45.5),
+        "pixel-q50": (Image.new("RGB", (1, 1), "orange"), 50),
+        "strip-q80": (lake.crop((0, 300, 768, 303)), 80),
+    }  # fmt: skip
+    files = {}
+    for name, (image, quality) in jobs.items():
+        files[f"{name}.bkc"] = codec.encode(image, bkcodec.EncodeOptions(quality=quality))
+    hinted = replace(container_from_bytes(files["detail-q100.bkc"]), timestep=40, seed=123456)
+    files["hints-q100.bkc"] = container_to_bytes(hinted)
+    return files
+
+
+def main() -> None:
+    VECTORS.mkdir(exist_ok=True)
+    for name, data in pictures().items():
+        if (VECTORS / name).exists():
+            continue
+        (VECTORS / name).write_bytes(data)
+        described = bkcodec.info(data, verify=True)
+        del described["model"]  # depends on the installation
+        (VECTORS / name).with_suffix(".json").write_text(json.dumps(described, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

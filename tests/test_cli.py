@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, fresh, psnr
+from PIL import Image
+
+import bkcodec
+from bkcodec import cli
+from bkcodec.container import MAGIC
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def here(tmp_path: Path, small: Image.Image, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with one.png and two.png."""
+    monkeypatch.chdir(tmp_path)
+    small.save("one.png")
+    small.crop((0, 0, 50, 40)).convert("L").save("two.png")
+    return tmp_path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_there_and_back_in_fresh_processes(here: Path, small: Image.Image) -> None:
+    encoded = fresh("encode", "one.png")
+    assert encoded.returncode == 0 and encoded.stdout == b""
+    assert b"one.png -> one.bkc" in encoded.stderr and b"130x87" in encoded.stderr
+    decoded = fresh("decode", "one.bkc", "-o", "back.png")
+    assert decoded.returncode == 0, decoded.stderr
+    assert psnr(small, Image.open("back.png")) > 20
+
+
+def test_pipes(here: Path) -> None:
+    photo = Path("one.png").read_bytes()
+    encoded = fresh("encode", "-", "-q", "40", input=photo)
+    assert encoded.returncode == 0 and encoded.stdout.startswith(MAGIC)
+    decoded = fresh("decode", "-", "-o", "-", "--format", "ppm", input=encoded.stdout)
+    assert decoded.stdout.startswith(b"P6\n130 87\n255\n")
+    assert len(decoded.stdout) == 14 + 130 * 87 * 3
+    info = fresh("info", "-", "--json", input=encoded.stdout)
+    assert json.loads(info.stdout)["quality"] == 40
+
+
+def test_directories_keep_their_tree(run: Run, here: Path) -> None:
+    (here / "in" / "deep").mkdir(parents=True)
+    os.rename("one.png", "in/one.png")
+    os.rename("two.png", "in/deep/two.png")
+    assert run("encode", "in", "-r", "-o", "out/", "-j", "2") == 0
+    assert names(here / "out") == ["deep/two.bkc", "one.bkc"]
+    assert run("decode", "out", "-r", "-o", "back/", "--format", "webp") == 0
+    assert names(here / "back") == ["deep/two.webp", "one.webp"]
+    with Image.open("back/deep/two.webp") as image:
+        assert image.size == (50, 40)
+
+
+def test_targets(run: Run, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("encode", "one.png", "--target-size", "0.5k", "--json", "--verify") == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["bytes"] == Path("one.bkc").stat().st_size <= 500 and row["verified"]
+    assert run("encode", "one.png", "--target-bpp", "0.5", "-f", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["bpp"] <= 0.5
+    assert run("encode", "one.png", "--target-size", "30", "-f") == 7
+    assert "the smallest file has" in capsys.readouterr().err
+
+
+def test_options_of_the_output_file(run: Run, here: Path) -> None:
+    os.utime("one.png", (1e9, 1e9))
+    assert run("encode", "one.png", "--dry-run") == 0
+    assert names(here) == ["one.png", "two.png"]
+    assert run("encode", "one.png", "--keep-mtime") == 0
+    assert Path("one.bkc").stat().st_mtime == 1e9
+    before = Path("one.bkc").read_bytes()
+    assert run("encode", "one.png", "-q", "5") == 3
+    assert run("encode", "one.png", "-q", "5", "--skip-existing") == 0
+    assert Path("one.bkc").read_bytes() == before
+    assert run("encode", "one.png", "-q", "5", "--force") == 0
+    assert Path("one.bkc").read_bytes() != before
+
+
+def test_metadata_options(run: Run, here: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    image = Image.open("one.png").convert("RGBA")
+    exif = Image.Exif()
+    exif[0x010F] = "maker"
+    image.save("meta.png", exif=exif, icc_profile=b"profile")
+    assert run("encode", "meta.png", "--strip", "icc", "--alpha", "white") == 0
+    assert run("info", "meta.bkc", "--json") == 0
+    values = json.loads(capsysbinary.readouterr().out)
+    assert values["exif_bytes"] and not values["icc_bytes"] and not values["alpha_bytes"]
+    assert run("info", "meta.bkc", "--extract", "exif", "-o", "-") == 0
+    assert b"maker" in capsysbinary.readouterr().out
+    assert run("info", "meta.bkc", "--extract", "exif", "-o", "block") == 0
+    assert b"maker" in Path("block").read_bytes()
+    assert run("info", "meta.bkc", "--extract", "icc", "-o", "none") == 3
+    assert not Path("none").exists()
+
+
+def test_decoder_options(run: Run, here: Path) -> None:
+    run("encode", "one.png", "-q", "10")
+    for name, more in (("a", []), ("b", ["--seed", "1"]), ("c", ["--seed", "1"])):
+        assert run("decode", "one.bkc", "-o", f"{name}.png", "--steps", "3", "--scheduler", "euler",
+                   *more) == 0  # fmt: skip
+    a, b, c = (np.asarray(Image.open(f"{name}.png")) for name in "abc")
+    assert (a != b).any() and (b == c).all()
+    assert run("decode", "one.bkc", "-o", "d.jpg", "--realism", "0.5", "--tile", "64") == 0
+
+
+def test_info_and_models_for_people(
+    run: Run, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("encode", "one.png")
+    capsys.readouterr()
+    assert run("info", "one.bkc", "--verify") == 0
+    shown = capsys.readouterr().out
+    for word in ("130 x 87", "quality   50", "lite", "symbols"):
+        assert word in shown
+    assert run("models") == 0
+    assert capsys.readouterr().out.startswith("lite ")
+    assert run("models", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["licence"] == "MIT"
+    assert run("--version") == 0
+    assert bkcodec.__version__ in capsys.readouterr().out
+
+
+BAD_INPUT = [
+    (["encode", "text.png"], 3, "not an image"),
+    (["encode", "empty.png"], 3, "the input is empty"),
+    (["encode", "cut.png"], 3, "damaged PNG"),
+    (["encode", "nothing"], 3, "nothing to do in this directory"),
+    (["encode", "gone.png"], 3, "no such file"),
+    (["encode", "one.png", "-m", "gone"], 5, "unknown bundle"),
+    (["encode", "one.png", "-m", "text.png"], 5, "not a bkcodec bundle"),
+    (["encode", "one.png", "--device", "mps"], 5, "not available"),
+    (["encode", "one.png", "-q", "101"], 2, "not in the range"),
+    (["encode", "one.png", "-q", "5", "--target-bpp", "1"], 2, "exclude each other"),
+    (["encode", "one.png", "--target-size", "big"], 2, "not a size"),
+    (["encode", "one.png", "--strip", "soul"], 2, "not a list of"),
+    (["encode", "one.png", "--alpha", "nocolour"], 2, "nocolour"),
+    (["encode", "one.png", "--tile", "5"], 2, "neither auto, off"),
+    (["encode", "one.png", "-o", "one.png", "-f"], 2, "would be overwritten"),
+    (["encode", "one.png", "--bk-sdm", "dir"], 2, "--bk-sdm does not apply"),
+    (["encode", "one.png", "-f", "--skip-existing"], 2, "exclude each other"),
+    (["encode", "one.png", "--dry-run", "--verify"], 2, "nothing to read back"),
+    (["encode", "one.png", "-o", "-", "--json"], 2, "--json"),
+    (["encode", "one.png", "-o", "-", "--keep-mtime"], 2, "--keep-mtime"),
+    (["encode", "one.png", "-o", "-", "--verify"], 2, "--verify"),
+    (["encode", "one.png", "--no-such-flag"], 2, "No such option"),
+    (["encode"], 2, "Missing argument"),
+    (["decode", "text.png", "-o", "x.png"], 4, "not a .bkc file"),
+    (["decode", "short.bkc"], 4, "checksum mismatch"),
+    (["decode", "newer.bkc"], 5, "version 2"),
+    (["decode", "foreign.bkc"], 5, "deadbeef"),
+    (["decode", "foreign.bkc", "-m", "lite"], 5, "deadbeef"),
+    (["decode", "good.bkc", "--max-pixels", "100"], 6, "the limit is 100"),
+    (["decode", "good.bkc", "-o", "-"], 2, "needs --format"),
+    (["decode", "good.bkc", "-o", "x.xyz"], 2, "unknown extension"),
+    (["decode", "good.bkc", "-o", "x.png", "--format", "jpg"], 2, "contradicts"),
+    (["decode", "good.bkc", "--seed", "1"], 2, "--steps 2"),
+    (["decode", "good.bkc", "--bk-sdm", "dir"], 2, "does not apply"),
+    (["decode", "good.bkc", "-o", "folder"], 3, "folder"),
+    (["info", "text.png"], 4, "not a .bkc file"),
+    (["info", "gone.bkc"], 3, "cannot be read"),
+    (["info", "foreign.bkc", "--verify"], 5, "deadbeef"),
+    (["info", "good.bkc", "--extract", "icc"], 2, "go together"),
+    (["info", "good.bkc", "-m", "lite"], 2, "--verify"),
+    (["train", "-o", "run"], 2, "--max-minutes or --max-steps"),
+    (["train", "-o", "run", "--max-steps", "1"], 2, "--data is needed"),
+    (["train", "-o", "run", "--max-steps", "1", "--data", "gone"], 3, "not a folder"),
+    (["train", "-o", "run", "--max-steps", "1", "--lambda", "2:1"], 2, "LOW < HIGH"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), BAD_INPUT, ids=lambda v: str(v)[:40])
+def test_bad_input(
+    run: Run, here: Path, bkc: bytes, capsys: pytest.CaptureFixture[str],
+    arguments: list[str], code: int, message: str,
+) -> None:  # fmt: skip
+    """One clear line, the right exit code, no file left behind, none lost."""
+    photo = Path("one.png").read_bytes()
+    Path("text.png").write_text("just words, no picture, no bundle")
+    Path("empty.png").touch()
+    Path("cut.png").write_bytes(photo[: len(photo) // 2])
+    Path("nothing").mkdir()
+    (here / "folder" / "good.png").mkdir(parents=True)
+    Path("good.bkc").write_bytes(bkc)
+    Path("short.bkc").write_bytes(bkc[:-9])
+    Path("newer.bkc").write_bytes(bkc[:4] + b"\x02" + bkc[5:])
+    header = bkc[:5] + bytes.fromhex("deadbeef") + bkc[9:-4]
+    Path("foreign.bkc").write_bytes(header + zlib.crc32(header).to_bytes(4, "little"))
+    before = names(here)
+    assert run(*arguments) == code
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    errors = [line for line in shown.err.splitlines() if "error:" in line]
+    assert len(errors) == 1 and len(shown.err.splitlines()) == 1
+    assert errors[0].startswith("bkcodec: error: ") and message in errors[0]
+    assert names(here) == before and Path("one.png").read_bytes() == photo
+
+
+def test_an_unreadable_file(here: Path) -> None:
+    """Root reads everything, so the process gives up that right first."""
+    os.chmod("one.png", 0)
+    code = (
+        "import os; from pathlib import Path; from bkcodec.files import Job, read_input\n"
+        "os.geteuid() or os.setuid(65534)\n"
+        "os.chdir('.'); read_input(Job(Path('one.png'), None))\n"
+    )
+    for folder in (here, *here.parents[:3]):
+        os.chmod(folder, 0o755)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "InputError: cannot be read: Permission denied" in done.stderr
+
+
+def test_a_batch_goes_on(run: Run, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bad.png").write_text("no picture")
+    assert run("encode", "one.png", "bad.png", "two.png", "-o", "out/", "--json") == 1
+    shown = capsys.readouterr()
+    rows = [json.loads(line) for line in shown.out.splitlines()]
+    assert [("error" in row) for row in rows] == [False, True, False]
+    assert rows[1]["exit_code"] == 3 and "1 of 3 files failed" in shown.err
+    assert names(here / "out") == ["one.bkc", "two.bkc"]
+
+
+def test_a_full_disk(here: Path) -> None:
+    code = (
+        "import resource, signal, sys; from bkcodec import cli\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "sys.argv = ['bkcodec', 'encode', 'one.png', '-q', '90']; cli.run()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and "cannot be written" in done.stderr
+    assert names(here) == ["one.png", "two.png"]
+
+
+def test_an_interrupt_leaves_nothing(here: Path) -> None:
+    command = [sys.executable, "-m", "bkcodec", "encode", "-", "-o", "out.bkc"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and b"interrupted" in errors
+    assert names(here) == ["one.png", "two.png"]
+
+
+def test_unexpected_errors_are_one_line_too(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(cli, "encode_file", broken)
+    assert run("encode", "one.png") == 1
+    shown = capsys.readouterr().err
+    assert shown.strip() == "bkcodec: error: one.png: unexpected RuntimeError: a bug"
+    assert run("encode", "one.png", "-v") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_startup_is_quick() -> None:
+    vector = ROOT / "formats" / "vectors" / "lake-q30.bkc"
+    for arguments in (["--help"], ["info", vector]):
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            assert fresh(*arguments).returncode == 0
+            times.append(time.perf_counter() - start)
+        assert min(times) < 0.5  # 0.3 s on an idle machine

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import psnr
+from PIL import Image
+
+import bkcodec
+from bkcodec import DecodeOptions, EncodeOptions, Limits
+from bkcodec.codec import Codec, _guard_memory
+from bkcodec.container import container_from_bytes, container_to_bytes
+from bkcodec.errors import (
+    FormatError,
+    LimitError,
+    TargetError,
+    UnsupportedError,
+    UsageError,
+)
+
+
+def array(image: Image.Image) -> np.ndarray:
+    return np.asarray(image).astype(int)
+
+
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 40), (40, 1), (15, 17), (16, 16), (33, 47), (130, 87)]
+)
+@pytest.mark.parametrize("quality", [0, 50, 100])
+def test_any_size(small: Image.Image, size: tuple[int, int], quality: float) -> None:
+    image = small.resize(size)
+    decoded = bkcodec.decode(bkcodec.encode(image, EncodeOptions(quality=quality)))
+    assert decoded.size == size and decoded.mode == "RGB"
+    assert psnr(image, decoded) > (13 if quality == 0 else 17 if quality == 50 else 24)
+
+
+def test_the_photo_survives(lake: Image.Image, codec: Codec) -> None:
+    low, high = (codec.encode(lake, EncodeOptions(quality=q)) for q in (20, 90))
+    assert len(low) < 768 * 512 * 0.12 / 8
+    assert psnr(lake, codec.decode(low)) > 22
+    assert psnr(lake, codec.decode(high)) > 28
+
+
+def test_bytes_grow_with_quality(lake: Image.Image, codec: Codec) -> None:
+    sizes = [len(codec.encode(lake, EncodeOptions(quality=q))) for q in range(0, 101, 10)]
+    assert sizes == sorted(set(sizes)) and sizes[-1] > 10 * sizes[0]
+
+
+def test_modes_alpha_and_metadata_come_back(small: Image.Image) -> None:
+    grey = small.convert("L")
+    grey.putalpha(Image.linear_gradient("L").resize(small.size))
+    grey.info = {"icc_profile": b"profile", "exif": b"exif", "xmp": b"packet"}
+    decoded = bkcodec.decode(bkcodec.encode(grey))
+    assert decoded.mode == "LA"
+    assert np.array_equal(array(decoded)[..., 1], array(grey)[..., 1])
+    info = {k: decoded.info[k] for k in ("icc_profile", "xmp")}
+    assert info == {"icc_profile": b"profile", "xmp": b"packet"}
+    stripped = bkcodec.encode(
+        grey, EncodeOptions(strip=frozenset({"icc", "xmp", "exif"}), alpha="drop")
+    )
+    bare = bkcodec.decode(stripped)
+    assert bare.mode == "L" and not {"icc_profile", "exif", "xmp"} & set(bare.info)
+
+
+def test_file_objects(small: Image.Image) -> None:
+    out = io.BytesIO()
+    bkcodec.encode_to(small, out)
+    out.seek(0)
+    assert bkcodec.decode_from(out).size == small.size
+    out.seek(0)
+    with pytest.raises(LimitError):
+        bkcodec.decode_from(out, DecodeOptions(limits=Limits(max_file_bytes=10)))
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.2])
+def test_targets_are_met_from_below(lake: Image.Image, codec: Codec, share: float) -> None:
+    target = int(len(codec.encode(lake, EncodeOptions(quality=70))) * share)
+    data = codec.encode(lake, EncodeOptions(target_size=target))
+    assert 0.95 * target <= len(data) <= target
+    bpp = 8 * target / (768 * 512)
+    assert len(codec.encode(lake, EncodeOptions(target_bpp=bpp))) <= target
+
+
+def test_a_target_runs_the_networks_once(
+    lake: Image.Image, codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    analyse = codec.model.analyse
+    monkeypatch.setattr(codec.model, "analyse", lambda x: calls.append(1) or analyse(x))
+    codec.encode(lake, EncodeOptions(target_size=9000))
+    assert len(calls) == 1
+
+
+def test_an_impossible_target_says_the_smallest(small: Image.Image, codec: Codec) -> None:
+    smallest = len(codec.encode(small, EncodeOptions(quality=0)))
+    with pytest.raises(TargetError, match=f"smallest file has {smallest} bytes"):
+        codec.encode(small, EncodeOptions(target_size=20))
+
+
+def test_encoding_is_deterministic_over_threads(lake: Image.Image, codec: Codec) -> None:
+    before, files = torch.get_num_threads(), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        files.append(codec.encode(lake))
+    torch.set_num_threads(before)
+    assert files[0] == files[1]
+
+
+def test_tiles_change_nothing_to_see(lake: Image.Image, codec: Codec) -> None:
+    part = lake.crop((100, 100, 530, 410))
+    whole, tiled = (codec.encode(part, EncodeOptions(tile=tile)) for tile in (0, 208))
+    assert abs(len(whole) - len(tiled)) <= 8
+    one = array(codec.decode(whole, DecodeOptions(tile=0)))
+    many = array(codec.decode(whole, DecodeOptions(tile=160)))
+    assert np.abs(one - many).max() <= 1
+    assert np.abs(one - array(codec.decode(tiled, DecodeOptions(tile=0)))).mean() < 0.05
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "dpm++", "euler", "lcm"])
+def test_decoder_controls(bkc: bytes, codec: Codec, scheduler: str) -> None:
+    def decode(**options: object) -> np.ndarray:
+        return array(codec.decode(bkc, DecodeOptions(scheduler=scheduler, **options)))  # type: ignore[arg-type]
+
+    once = decode(steps=1)
+    four = decode(steps=4, seed=1)
+    assert np.array_equal(four, decode(steps=4, seed=1))
+    assert (four != decode(steps=4, seed=2)).any()
+    assert (four != once).any()
+    assert np.abs(four - once).mean() < 20  # still the same picture
+    assert np.array_equal(decode(steps=4, realism=0.0), decode(steps=1, realism=0.0))
+    half, none = decode(steps=1, realism=0.5), decode(steps=1, realism=0.0)
+    assert np.abs(once - half).mean() < np.abs(once - none).mean()
+
+
+def test_one_step_is_closer_than_the_mean_alone(lake: Image.Image, codec: Codec) -> None:
+    data = codec.encode(lake, EncodeOptions(quality=30))
+    mean = codec.decode(data, DecodeOptions(realism=0.0))
+    assert psnr(lake, codec.decode(data)) > psnr(lake, mean) + 0.05
+
+
+def test_the_seed_in_the_file_counts(bkc: bytes, codec: Codec) -> None:
+    seeded = container_to_bytes(replace(container_from_bytes(bkc), seed=9))
+    options = DecodeOptions(steps=3)
+    assert (array(codec.decode(bkc, options)) != array(codec.decode(seeded, options))).any()
+    overruled = array(codec.decode(seeded, DecodeOptions(steps=3, seed=0)))
+    assert np.array_equal(array(codec.decode(bkc, options)), overruled)
+
+
+def test_files_of_other_bundles_are_refused_by_name(bkc: bytes, codec: Codec) -> None:
+    foreign = container_to_bytes(
+        replace(container_from_bytes(bkc), fingerprint=b"\xde\xad\xbe\xef")
+    )
+    for decode in (bkcodec.decode, codec.decode):
+        with pytest.raises(UnsupportedError, match="deadbeef"):
+            decode(foreign)
+    with pytest.raises(UnsupportedError, match="deadbeef"):
+        bkcodec.decode(foreign, DecodeOptions(model_path="lite"))
+    with pytest.raises(UnsupportedError, match="no-such-bundle"):
+        Codec("no-such-bundle")
+    with pytest.raises(FormatError, match="stride 8"):
+        bkcodec.decode(container_to_bytes(replace(container_from_bytes(bkc), stride=8)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        EncodeOptions(quality=101), EncodeOptions(quality=1, target_bpp=1.0),
+        EncodeOptions(target_size=0), EncodeOptions(strip=frozenset({"everything"})),
+    ],
+)  # fmt: skip
+def test_bad_encode_options(small: Image.Image, codec: Codec, options: EncodeOptions) -> None:
+    with pytest.raises(UsageError):
+        codec.encode(small, options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        DecodeOptions(steps=0), DecodeOptions(steps=51), DecodeOptions(scheduler="heun"),
+        DecodeOptions(realism=1.5), DecodeOptions(seed=-1),
+    ],
+)  # fmt: skip
+def test_bad_decode_options(bkc: bytes, codec: Codec, options: DecodeOptions) -> None:
+    with pytest.raises(UsageError):
+        codec.decode(bkc, options)
+
+
+def test_missing_devices_are_named() -> None:
+    if torch.backends.mps.is_available():
+        assert Codec("lite", "mps").device.type == "mps"
+    else:
+        with pytest.raises(UnsupportedError, match="device mps"):
+            Codec("lite", "mps")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory")])
+def test_out_of_memory_says_what_helps(error: Exception) -> None:
+    def work() -> None:
+        raise error
+
+    with pytest.raises(LimitError, match="--tile"):
+        _guard_memory(work)
+    with pytest.raises(RuntimeError, match="shape"):
+        _guard_memory(lambda: (_ for _ in ()).throw(RuntimeError("shape")))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_decodes_the_same_symbols(lake: Image.Image, codec: Codec) -> None:
+    cuda = Codec("lite", "cuda")
+    data = cuda.encode(lake)
+    assert np.abs(array(cuda.decode(data)) - array(codec.decode(data))).max() <= 2

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import save_file
+
+import bkcodec
+from bkcodec import bundle as bundle_module
+from bkcodec.backbone import load_model
+from bkcodec.bundle import Bundle, find_bundle, load_bundle, save_bundle
+from bkcodec.codec import Codec
+from bkcodec.errors import UnsupportedError
+from bkcodec.models.blocks import interpolate_rows
+from bkcodec.models.compression import BkSdmCompression, ModelConfig
+from bkcodec.models.dct import dct_basis
+from bkcodec.models.diffusion import make_scheduler, philox_noise
+
+
+@pytest.fixture(scope="module")
+def untrained() -> BkSdmCompression:
+    torch.manual_seed(0)
+    return bkcodec.create_bk_sdm_compression_model(
+        N=16, M=48, use_pretrained_vae=False, use_pretrained_unet=False
+    )
+
+
+@pytest.fixture(scope="module")
+def x(lake: Image.Image) -> torch.Tensor:
+    crop = np.asarray(lake.crop((300, 200, 400, 260))).copy()
+    return torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255  # [1, 3, 60, 100]
+
+
+def test_the_dct_is_orthonormal() -> None:
+    basis = dct_basis(768)
+    assert torch.allclose(basis @ basis.t(), torch.eye(768), atol=1e-4)
+    flat = torch.ones(768)
+    assert (basis[:3] @ flat).abs().max() == pytest.approx(768**0.5, rel=1e-4)
+
+
+def test_forward(untrained: BkSdmCompression, x: torch.Tensor) -> None:
+    with torch.no_grad():
+        out = untrained(x, 0.9)
+    assert out["x_hat"].shape == x.shape
+    assert out["y"].shape == out["z"].shape == out["y_hat"].shape == (1, 48, 4, 7)
+    likelihood = out["likelihoods"]["z"]
+    assert likelihood.shape == out["z"].shape
+    assert (likelihood > 0).all() and (likelihood <= 1).all()
+    assert (out["symbols"] == out["symbols"].round()).all()
+
+
+def test_an_untrained_model_is_a_transform_coder(
+    untrained: BkSdmCompression, x: torch.Tensor
+) -> None:
+    packed = untrained.compress(x, 0.9)
+    assert set(packed) == {"strings", "shape"} and packed["shape"] == (4, 7)
+    untrained.diffusion_steps = 1
+    decoded = untrained.decompress(packed["strings"], packed["shape"], 0.9)["x_hat"][..., :60, :100]
+    assert -10 * torch.log10((decoded - x).square().mean()) > 22
+    with torch.no_grad():
+        assert torch.allclose(decoded, untrained(x, 0.9)["x_hat"].clamp(0, 1), atol=1e-4)
+
+
+def test_strings_hold_what_the_likelihoods_say(
+    untrained: BkSdmCompression, x: torch.Tensor
+) -> None:
+    with torch.no_grad():
+        bits = -untrained(x, 0.5)["likelihoods"]["z"].double().log2().sum().item()
+    (string,) = untrained.compress(x, 0.5)["strings"][0]
+    assert bits / 8 <= len(string) <= 1.005 * bits / 8 + 8
+
+
+def test_batches_are_coded_image_by_image(untrained: BkSdmCompression, x: torch.Tensor) -> None:
+    both = untrained.compress(torch.cat([x, x.flip(-1)]), 0.5)
+    assert both["strings"][0][0] == untrained.compress(x, 0.5)["strings"][0][0]
+    assert both["strings"][0][0] != both["strings"][0][1]
+
+
+def test_several_steps_in_the_factory(x: torch.Tensor) -> None:
+    model = bkcodec.create_bk_sdm_compression_model(None, 16, 48, 3, False, False)
+    packed = model.compress(x)
+    assert model.decompress(packed["strings"], packed["shape"])["x_hat"].shape == (1, 3, 64, 112)
+
+
+@pytest.mark.parametrize("flags", [(True, True), (True, False), (False, True)])
+def test_pretrained_parts_are_refused_clearly(flags: tuple[bool, bool]) -> None:
+    with pytest.raises(UnsupportedError, match="not supported yet"):
+        bkcodec.create_bk_sdm_compression_model(None, 128, 128, 30, *flags)
+
+
+def test_without_tables_there_are_no_strings(x: torch.Tensor) -> None:
+    model = BkSdmCompression(ModelConfig(N=16, M=24))
+    with pytest.raises(ValueError, match="without entropy tables"):
+        model.compress(x)
+    assert model(x)["likelihoods"] == {}
+
+
+def test_interpolation_hits_the_anchors() -> None:
+    table = torch.tensor([[0.0], [10.0], [40.0]])
+    quality = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0, 2.0])
+    assert interpolate_rows(table, quality)[:, 0].tolist() == [0, 5, 10, 25, 40, 40]
+
+
+def test_steps_shrink_as_quality_grows(codec: Codec) -> None:
+    steps = np.log(codec._steps()).mean(axis=1)
+    assert (np.diff(steps) < 0).all()
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpm++", "euler", "lcm"])
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "scaled_linear"])
+def test_schedulers_start_where_they_are_told(name: str, schedule: str) -> None:
+    scheduler = make_scheduler(name, schedule, 1000, 400)
+    scheduler.set_timesteps(4)
+    assert int(scheduler.timesteps[0]) == 400 and len(scheduler.timesteps) == 4
+
+
+def test_noise_is_pinned() -> None:
+    noise = philox_noise((1, 2, 2, 2), 7, 0, torch.device("cpu"))
+    assert noise.flatten()[:3].tolist() == pytest.approx(PINNED, abs=1e-6)
+    assert not torch.equal(noise, philox_noise((1, 2, 2, 2), 7, 1, torch.device("cpu")))
+
+
+PINNED = [-0.2933390140533447, 1.703830599784851, 1.5391918420791626]
+
+
+def test_the_schedule_in_the_model_is_diffusers(codec: Codec) -> None:
+    quality = torch.tensor([0.0, 0.5, 1.0])
+    c = codec.model.config
+    middle = round((c.t_coarsest + c.t_finest) / 2)
+    assert codec.model.start_timestep(quality).tolist() == [c.t_coarsest, middle, c.t_finest]
+
+
+@pytest.fixture
+def lite() -> Bundle:
+    return load_bundle(find_bundle("lite"))
+
+
+def test_bundles_round_trip(lite: Bundle, tmp_path: Path) -> None:
+    again = save_bundle(tmp_path / "b.safetensors", lite.header, lite.networks, lite.tables)
+    assert again.fingerprint == lite.fingerprint and again.header == lite.header
+
+
+def test_decoder_networks_do_not_change_the_fingerprint(lite: Bundle, tmp_path: Path) -> None:
+    def stored(**changed: np.ndarray) -> bytes:
+        networks = {**lite.networks, **{k.replace("__", "."): v for k, v in changed.items()}}
+        path = tmp_path / "b.safetensors"
+        return save_bundle(path, lite.header, networks, lite.tables).fingerprint
+
+    head = lite.networks["vae.decoder.head.weight"]
+    assert stored(vae__decoder__head__weight=head * 2) == lite.fingerprint
+    step = lite.networks["quantiser.log_step"]
+    assert stored(quantiser__log_step=step + 0.1) != lite.fingerprint
+
+
+@pytest.mark.parametrize("fault", ["empty", "header", "version", "cut", "part", "shape"])
+def test_bad_bundles_are_refused(lite: Bundle, tmp_path: Path, fault: str) -> None:
+    path = tmp_path / "bad.safetensors"
+    header, networks = dict(lite.header), dict(lite.networks)
+    if fault == "version":
+        header["version"] = 2
+    if fault == "part":
+        header["parts"] = {"vae": "bk-sdm"}
+    if fault == "shape":
+        header["model"] = header["model"] | {"N": 64}
+
+    arrays = {f"net.{k}": v for k, v in networks.items()}
+    arrays |= {f"tables.{k}": getattr(lite.tables, k) for k in ("lengths", "low", "weights")}
+
+    save_file(arrays, path, {"bkcodec": json.dumps(header)})
+    data = path.read_bytes()
+    damaged = {"empty": b"", "header": b"\xff" * 100, "cut": data[: len(data) // 2]}
+    path.write_bytes(damaged.get(fault, data))
+    with pytest.raises(UnsupportedError):
+        load_model(path, "cpu")
+
+
+def test_a_changed_shipped_bundle_is_refused(monkeypatch: pytest.MonkeyPatch, lite: Bundle) -> None:
+
+    (info,) = bundle_module.shipped_bundles()
+    monkeypatch.setattr(bundle_module, "shipped_bundles", lambda: (replace(info, sha256="0" * 64),))
+    load_bundle.cache_clear()
+    with pytest.raises(UnsupportedError, match="SHA-256"):
+        load_bundle(info.path)

@@ -1,0 +1,112 @@
+"""Evaluation photos and odd files, where they are at hand (they are not part of the project)."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import fresh, psnr, shared
+from PIL import Image, ImageOps
+
+from bkcodec.codec import Codec
+from bkcodec.errors import BkcError, InputError, LimitError
+from bkcodec.imageio import open_image, picture_from_image
+
+pytestmark = [pytest.mark.slow, pytest.mark.shared]
+
+
+def test_all_kodak_photos_through_fresh_processes(tmp_path: Path) -> None:
+    kodak = shared("kodak")
+    encoded = fresh("encode", kodak, "-o", f"{tmp_path}/bkc/", "--verify", "--json")
+    rows = [json.loads(line) for line in encoded.stdout.splitlines()]
+    assert encoded.returncode == 0 and len(rows) == 24 and all(row["verified"] for row in rows)
+    assert fresh("decode", tmp_path / "bkc", "-o", f"{tmp_path}/png/").returncode == 0
+    for path in sorted(kodak.glob("*.png")):
+        with Image.open(path) as original, Image.open(tmp_path / "png" / path.name) as decoded:
+            assert decoded.size == original.size
+            assert psnr(original, decoded) > 21
+
+
+def test_bytes_grow_with_every_step_of_quality_on_kodak(codec: Codec) -> None:
+    for path in sorted(shared("kodak").glob("*.png")):
+        with Image.open(path) as image:
+            z = codec._analyse(np.asarray(image.convert("RGB")), None)
+        sizes = [
+            len(codec.bundle.tables.level(level).encode(codec._quantise(z, level)))
+            for level in range(0, 201, 2)
+        ]
+        assert sizes == sorted(set(sizes)), path.name
+
+
+def odd_files() -> list[Path]:
+    files = sorted(p for p in shared("robustness").rglob("*") if p.is_file())
+    return [p for p in files if "licences" not in p.parts and p.suffix not in {".gz", ".txt"}]
+
+
+def test_every_odd_file_round_trips_or_is_refused_clearly(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcomes = {"round trip": 0, "refused": 0}
+    for number, path in enumerate(odd_files()):
+        file, back = tmp_path / f"{number}.bkc", tmp_path / f"{number}.png"
+        code = run("encode", path, "-o", file, "-q", "20")
+        errors = capsys.readouterr().err.splitlines()
+        if code:
+            assert code in (InputError.exit_code, LimitError.exit_code), (path, errors)
+            assert len(errors) == 1 and errors[0].startswith("bkcodec: error: "), (path, errors)
+            assert not file.exists()
+            outcomes["refused"] += 1
+            continue
+        assert run("decode", file, "-o", back) == 0, path
+        capsys.readouterr()
+        compare(path, back)
+        outcomes["round trip"] += 1
+    print(outcomes)
+    assert outcomes["round trip"] > 200 and outcomes["refused"] > 10
+
+
+def compare(path: Path, back: Path) -> None:
+    """Size, greyscale, alpha, ICC and EXIF are kept, orientation is right."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path) as source, Image.open(back) as image:
+            source.load()
+            upright = ImageOps.exif_transpose(source)
+            assert image.size == upright.size, path
+            grey = upright.mode in ("1", "L", "LA") or upright.mode.startswith("I")
+            assert image.mode.startswith("L") == grey, path
+            transparent = upright.mode in ("LA", "PA", "RGBA") or "transparency" in upright.info
+            assert image.mode.endswith("A") == transparent, path
+            if transparent:
+                alpha = np.asarray(upright.convert("RGBA"))[..., 3]
+                assert np.array_equal(np.asarray(image)[..., -1], alpha), path
+            if source.mode not in ("CMYK", "LAB", "YCbCr"):
+                assert image.info.get("icc_profile") == (source.info.get("icc_profile") or None)
+            orientation = image.getexif().get(0x0112, 1)
+            assert orientation == 1, path
+            for tag, value in source.getexif().items():
+                if tag in (0x010F, 0x0110, 0x0132):  # maker, model, date
+                    assert image.getexif()[tag] == value, path
+
+
+def test_malformed_images_raise_our_errors_only() -> None:
+    tried = refused = 0
+    with tarfile.open(shared("robustness") / "fuzz_zune.tar.gz") as archive:
+        for member in archive:
+            file = archive.extractfile(member) if member.isfile() else None
+            if file is None:
+                continue
+            tried += 1
+            try:
+                picture_from_image(open_image(io.BytesIO(file.read())))
+            except BkcError as error:
+                refused += 1
+                assert error.exit_code in (3, 6)
+    print(f"{tried} tried, {refused} refused")
+    assert tried > 2000 and refused > 1000

@@ -1,0 +1,123 @@
+"""Golden files: every decoder, ours and an independent one, gives the recorded symbols."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import random
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import independent_reader
+import pytest
+from conftest import ROOT
+
+import bkcodec
+from bkcodec.bundle import find_bundle, shipped_bundles
+from bkcodec.errors import BkcError
+
+VECTORS = sorted((ROOT / "formats" / "vectors").glob("*.bkc"))
+NODE_MODULES = ROOT / ".cache" / "ksc" / "node_modules"
+
+
+def recorded(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.with_suffix(".json").read_text("utf-8")))
+
+
+@pytest.fixture(scope="session")
+def kaitai(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """formats/bkc.ksy compiled by the Kaitai Struct compiler."""
+    folder = tmp_path_factory.mktemp("kaitai")
+    node = Path(sys.executable).with_name("node")
+    script, ksy = ROOT / "tests" / "compile_ksy.js", ROOT / "formats" / "bkc.ksy"
+    subprocess.run([node, script, NODE_MODULES, ksy, folder], check=True)
+    spec = importlib.util.spec_from_file_location("bkc_ksy", folder / "bkc.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_there_are_vectors() -> None:
+    assert len(VECTORS) >= 9
+
+
+@pytest.mark.parametrize("path", VECTORS, ids=lambda p: p.stem)
+def test_our_reader(path: Path) -> None:
+    values = bkcodec.info(path.read_bytes(), verify=True)
+    assert {k: v for k, v in values.items() if k != "model"} == recorded(path)
+
+
+@pytest.mark.parametrize("path", VECTORS, ids=lambda p: p.stem)
+def test_an_independent_reader(path: Path, kaitai: ModuleType) -> None:
+    expected = recorded(path)
+    with kaitai.Bkc.from_file(str(path)) as parsed:
+        fields = (
+            parsed.width.value,
+            parsed.height.value,
+            parsed.level / 2,
+            parsed.fingerprint.hex(),
+        )
+        assert fields == tuple(expected[k] for k in ("width", "height", "quality", "fingerprint"))
+        lengths = {section.kind.name: section.len_payload.value for section in parsed.sections}
+        assert lengths["z"] == expected["z_bytes"]
+        names = {name for name in ("alpha", "icc", "exif", "xmp") if expected[f"{name}_bytes"]}
+        assert names == set(lengths) & {"alpha", "icc", "exif", "xmp"}
+        tables = independent_reader.read_safetensors(find_bundle("lite"))
+        assert independent_reader.sha256_of_symbols(parsed, tables) == expected["symbols_sha256"]
+
+
+@pytest.mark.parametrize("path", VECTORS, ids=lambda p: p.stem)
+def test_pictures_have_the_right_size(path: Path) -> None:
+    expected, image = recorded(path), bkcodec.decode(path.read_bytes())
+    assert image.size == (expected["width"], expected["height"])
+    assert image.mode == ("L" if expected["greyscale"] else "RGB") + "A" * bool(
+        expected["alpha_bytes"]
+    )
+
+
+def test_the_manifest_is_true() -> None:
+    for bundle in shipped_bundles():
+        data = bundle.path.read_bytes()
+        assert hashlib.sha256(data).hexdigest() == bundle.sha256
+        assert bkcodec.Codec(bundle.name).bundle.fingerprint.hex() == bundle.fingerprint
+        assert len(data) < 20e6
+        assert bundle.path.with_suffix(".provenance.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["pixel-q50", "metadata-q45.5", "grey-alpha-q50"])
+def test_truncation_everywhere_and_2000_flips(name: str) -> None:
+    data = (ROOT / "formats" / "vectors" / f"{name}.bkc").read_bytes()
+    for n in range(len(data)):
+        with pytest.raises(BkcError):
+            bkcodec.decode(data[:n])
+    rng = random.Random(name)
+    for _ in range(2000):
+        broken = bytearray(data)
+        broken[rng.randrange(len(data))] ^= rng.randrange(1, 256)
+        with pytest.raises(BkcError):
+            bkcodec.decode(bytes(broken))
+
+
+@pytest.mark.parametrize("name", ["lake-q30", "metadata-q45.5", "grey-alpha-q50"])
+def test_2000_flips_behind_a_repaired_checksum(name: str) -> None:
+    """What the CRC would catch, without it: an error or symbols, never anything else."""
+    data = (ROOT / "formats" / "vectors" / f"{name}.bkc").read_bytes()
+    rng = random.Random(name)
+    decoded = 0
+    for _ in range(2000):
+        broken = bytearray(data)
+        broken[rng.randrange(len(data) - 4)] ^= 1 << rng.randrange(8)
+        broken[-4:] = struct.pack("<I", zlib.crc32(bytes(broken[:-4])))
+        try:
+            bkcodec.info(bytes(broken), verify=True)
+            decoded += 1
+        except BkcError:
+            pass
+    assert decoded < 2000  # the coder notices on its own most of what the CRC would catch
