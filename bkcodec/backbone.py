@@ -92,5 +92,5 @@ def create_bk_sdm_compression_model(
     ladder = torch.linspace(0, 1, LEVELS)
     with torch.no_grad():
         steps = model.quantiser.step(ladder)[:, :, 0, 0].numpy()
-    model.tables = build_tables(laplace_cumulative(spread), steps, 16 * np.ones(M), 0.5)
+    model.tables = build_tables(laplace_cumulative(spread), steps, 16 * np.ones(M))
     return model.eval()

@@ -1,7 +1,7 @@
 """Bundles: one .safetensors file with networks, integer tables and configuration.
 
 The safetensors metadata has one key, ``bkcodec``: JSON with ``version`` (1), ``name``, ``licence``,
-``stride``, ``rounding``, ``parts`` (which network fills each role), ``model`` (the sizes of the
+``stride``, ``parts`` (which network fills each role), ``model`` (the sizes of the
 networks) and ``provenance``. Tensors: ``net.*`` are the networks (float16 or float32);
 ``tables.lengths``, ``tables.low``, ``tables.weights`` are the entropy tables (see ``entropy``).
 

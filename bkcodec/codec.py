@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -35,7 +36,6 @@ from bkcodec.imageio import (
 )
 from bkcodec.models.diffusion import SCHEDULERS
 from bkcodec.rate import largest_level
-from bkcodec.tables import quantise
 from bkcodec.tiling import scaled, tile_cells, windows
 
 REACH = 8  # cells of z that a pixel's code or picture depends on, on each side, in the VAE and h_a
@@ -145,18 +145,18 @@ class Codec:
         stride = self.model.stride
         rows, columns = -(-height // stride), -(-width // stride)
         z = np.empty((self.model.config.M, rows, columns), np.float32)
-        for window in windows(rows, columns, tile_cells(tile, width, height, stride), REACH):
-            pixels = rgb[scaled(window.outer, stride)]
-            x = torch.from_numpy(pixels.copy()).to(self.device)
-            x = x.permute(2, 0, 1)[None].float().div_(255)  # [1, 3, H, W], channels last
-            part = self.model.analyse(x)[1][0]
-            z[(..., *window.core)] = part[(..., *window.inner)].cpu().numpy()
+        with _exact_float32(self.device):
+            for window in windows(rows, columns, tile_cells(tile, width, height, stride), REACH):
+                pixels = rgb[scaled(window.outer, stride)]
+                x = torch.from_numpy(pixels.copy()).to(self.device)
+                x = x.permute(2, 0, 1)[None].float().div_(255)  # [1, 3, H, W], channels last
+                part = self.model.analyse(x)[1][0]
+                z[(..., *window.core)] = part[(..., *window.inner)].cpu().numpy()
         return z
 
     def _quantise(self, z: NDArray[np.float32], level: int) -> Symbols:
         step = self._steps()[level][:, None, None]
-        rounding = float(self.bundle.header["rounding"])
-        return self.bundle.tables.level(level).clamp(quantise(z, step, rounding))
+        return self.bundle.tables.level(level).clamp(np.rint(z / step))
 
     def _steps(self) -> NDArray[np.float32]:
         ladder = torch.linspace(0, 1, LEVELS, device=self.device)
@@ -232,6 +232,13 @@ def codec_for(container: Container, options: DecodeOptions) -> Codec:
 
 def _luma(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(rgb).convert("L"))
+
+
+def _exact_float32(device: torch.device) -> AbstractContextManager[None]:
+    """No TF32 convolutions on CUDA: its 10-bit mantissa would make symbols wobble."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def _guard_memory(work: Callable[[], T]) -> T:

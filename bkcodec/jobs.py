@@ -61,6 +61,8 @@ class Report:
             parts += [f"{v['bytes']:,} B".replace(",", " "), f"{v['bpp']:.4f} bpp"]
         if "quality" in v:
             parts += [f"q {v['quality']:g}"]
+        if "frames_left_out" in v:
+            parts += [f"first of {v['frames_left_out'] + 1} frames"]
         if "seconds" in v:
             parts += [f"{v['seconds']:.2f} s", f"{v['device']}"]
         return "   ".join(parts)

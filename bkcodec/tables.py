@@ -17,18 +17,8 @@ _SYMBOL_LIMIT = 4095
 Floats = NDArray[np.floating[Any]]
 
 
-def quantise(z: Floats, step: Floats, rounding: float) -> Floats:
-    """Symbols of z: sign(z) * floor(|z| / step + rounding).
-
-    ``rounding`` 0.5 is plain rounding; less widens the bin around zero, which saves more bits than
-    it costs in distortion (dead zone, as in video codecs). Only the encoder knows it.
-    """
-    symbols: Floats = np.sign(z) * np.floor(np.abs(z) / step + rounding)
-    return symbols
-
-
 def build_tables(
-    cumulative: Callable[[int, Floats], Floats], steps: Floats, bounds: Floats, rounding: float
+    cumulative: Callable[[int, Floats], Floats], steps: Floats, bounds: Floats
 ) -> Tables:
     """Tables of all levels and channels from each channel's distribution of z.
 
@@ -36,15 +26,14 @@ def build_tables(
         cumulative: (channel, values of z, ascending) -> probability that z is below each.
         steps: [levels, C] quantisation steps.
         bounds: [C], the largest |z| that the tables must be able to say.
-        rounding: as in ``quantise``.
     """
     lengths = np.ones(steps.shape, dtype=np.uint16)
     low = np.zeros(steps.shape, dtype=np.int16)
     rows: list[NDArray[np.uint16]] = []
     for level, channel in np.ndindex(*steps.shape):
         step = float(steps[level, channel])
-        reach = int(np.clip(np.floor(bounds[channel] / step + rounding), 1, _SYMBOL_LIMIT))
-        inner = (np.arange(1, reach + 1) - rounding) * step  # lower edges of symbols 1..reach
+        reach = int(np.clip(np.rint(bounds[channel] / step), 1, _SYMBOL_LIMIT))
+        inner = (np.arange(1, reach + 1) - 0.5) * step  # lower edges of symbols 1..reach
         edges = np.concatenate([-inner[::-1], inner])
         below = np.concatenate([[0.0], cumulative(channel, edges), [1.0]])
         probabilities = np.maximum(np.diff(below), 0)

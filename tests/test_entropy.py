@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from bkcodec.codec import Codec
 from bkcodec.entropy import TOTAL, LevelTables, Tables
 from bkcodec.errors import FormatError, UnsupportedError
-from bkcodec.tables import build_tables, integer_weights, laplace_cumulative, quantise
+from bkcodec.tables import build_tables, integer_weights, laplace_cumulative
 
 
 def laplace_tables(spread: float, channels: int = 5) -> LevelTables:
     spreads = np.full(channels, spread)
     steps = np.ones((1, channels))
-    return build_tables(laplace_cumulative(spreads), steps, 12 * spreads, 0.5).level(0)
+    return build_tables(laplace_cumulative(spreads), steps, 12 * spreads).level(0)
 
 
 def draw(tables: LevelTables, spread: float, cells: tuple[int, int], seed: int = 0) -> np.ndarray:
@@ -74,7 +74,7 @@ def test_symbols_beyond_the_table_are_clamped() -> None:
 
 
 def test_a_one_symbol_table_costs_nothing() -> None:
-    tables = build_tables(laplace_cumulative(np.full(3, 0.001)), np.ones((1, 3)), np.ones(3), 0.5)
+    tables = build_tables(laplace_cumulative(np.full(3, 0.001)), np.ones((1, 3)), np.ones(3))
     level = tables.level(0)
     symbols = level.clamp(np.ones((3, 4, 4)))
     assert level.encode(symbols) == b"" and not symbols.any()
@@ -85,12 +85,6 @@ def test_a_one_symbol_table_costs_nothing() -> None:
 def test_integer_weights(probabilities: list[float]) -> None:
     weights = integer_weights(np.array(probabilities))
     assert weights.sum(dtype=np.int64) == TOTAL and weights.min() >= 1
-
-
-def test_dead_zone() -> None:
-    z = np.array([-1.6, -0.6, -0.4, 0.4, 0.6, 1.6])
-    assert quantise(z, np.ones(6), 0.5).tolist() == [-2, -1, 0, 0, 1, 2]
-    assert quantise(z, np.ones(6), 0.35).tolist() == [-1, 0, 0, 0, 0, 1]
 
 
 @pytest.mark.parametrize("fault", ["sum", "zero", "count", "range"])

@@ -82,13 +82,6 @@ class Range(click.ParamType["tuple[float, float]"]):
     help="Write the bundle of a finished run instead of training.",
 )
 @click.option("--name", default="custom", show_default=True, help="Of the exported bundle.")
-@click.option(
-    "--rounding",
-    type=click.FloatRange(0.3, 0.5),
-    default=0.5,
-    show_default=True,
-    help="Exported encoder: 0.5 rounds, less widens the bin around zero.",
-)
 def train(**given: Any) -> None:
     """Train a bundle, or export one from a finished run (needs the extra bkcodec[train])."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
@@ -101,8 +94,8 @@ def train(**given: Any) -> None:
         ) from error
     if given["run"] is not None:
         _need_folder(given["data"], "--data (the tables are counted over these photos)")
-        export.export_run(given["run"], given["data"], given["output"], given["name"],
-                          given["rounding"])  # fmt: skip
+        note = given["data_note"].read_text("utf-8") if given["data_note"] else None
+        export.export_run(given["run"], given["data"], given["output"], given["name"], note)
         return
     if given["max_minutes"] is None and given["max_steps"] is None:
         raise UsageError("--max-minutes or --max-steps is needed")

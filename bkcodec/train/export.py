@@ -24,6 +24,7 @@ from bkcodec.train.data import Photos
 log = logging.getLogger(__name__)
 
 SAMPLES = 200_000  # cells of z a channel that the tables are counted over
+COUNTED_PHOTOS = 256  # at most; evenly spread over the folder
 TAIL_SHARE = 0.01  # weight of a wide Laplace distribution, for what the photos did not show
 HEADROOM = 1.5  # tables reach this much further than the largest value seen
 
@@ -31,7 +32,7 @@ HEADROOM = 1.5  # tables reach this much further than the largest value seen
 @torch.inference_mode()
 def export_bundle(
     model: BkSdmCompression, photos: Photos, path: Path, *, name: str, licence: str,
-    rounding: float, provenance: dict[str, Any],
+    provenance: dict[str, Any],
 ) -> Bundle:  # fmt: skip
     """Freeze the tables of a trained model and write its bundle.
 
@@ -51,9 +52,9 @@ def export_bundle(
         return (1 - TAIL_SHARE) * counted + TAIL_SHARE * tail(channel, z)
 
     bounds = HEADROOM * np.abs(samples).max(axis=1)
-    tables = build_tables(cumulative, steps, bounds, rounding)
+    tables = build_tables(cumulative, steps, bounds)
     header = {
-        "name": name, "licence": licence, "stride": model.stride, "rounding": rounding,
+        "name": name, "licence": licence, "stride": model.stride,
         "parts": {"vae": "custom", "hyperprior": "custom", "unet": "custom"},
         "model": model.config.as_dict(), "provenance": provenance,
     }  # fmt: skip
@@ -63,8 +64,10 @@ def export_bundle(
     return bundle
 
 
-def export_run(run: Path, data: Path, path: Path, name: str, rounding: float) -> Bundle:
+def export_run(run: Path, data: Path, path: Path, name: str, note: str | None = None) -> Bundle:
     """Write the bundle of a run's averaged weights, with its provenance record beside it.
+
+    ``note`` says where the photos come from and under which licences.
 
     Raises:
         InputError: not a run's folder, or one without a checkpoint.
@@ -77,10 +80,10 @@ def export_run(run: Path, data: Path, path: Path, name: str, rounding: float) ->
         raise InputError(f"{run}: not a folder of a run with a checkpoint ({error})") from error
     model = BkSdmCompression(ModelConfig(**record["model"]))
     model.load_state_dict(averaged)
-    provenance = {**record, "validation": validation, "commit": _commit()}
+    provenance = {**record, "photos": note, "validation": validation, "commit": _commit()}
     bundle = export_bundle(
         model.eval(), Photos(data, model.stride), path, name=name, licence="MIT",
-        rounding=rounding, provenance=provenance,
+        provenance=provenance,
     )  # fmt: skip
     text = json.dumps(provenance, indent=2, sort_keys=True) + "\n"
     path.with_suffix(".provenance.json").write_text(text, "utf-8")
@@ -124,11 +127,12 @@ def _can_shrink(name: str) -> bool:
 
 
 def _collect(model: BkSdmCompression, photos: Photos) -> NDArray[np.float32]:
-    """Sorted values of z, [M, SAMPLES], drawn evenly from all photos."""
+    """Sorted values of z, [M, about SAMPLES], drawn evenly from the photos."""
     rng = np.random.default_rng(0)
-    per_photo = SAMPLES // len(photos.images) + 1
+    chosen = photos.images[:: -(-len(photos.images) // COUNTED_PHOTOS)]
+    per_photo = SAMPLES // len(chosen) + 1
     drawn = []
-    for image in photos.images:
+    for image in chosen:
         height, width = (side // model.stride * model.stride for side in image.shape[:2])
         x = torch.from_numpy(image[:height, :width].copy()).permute(2, 0, 1)[None].float() / 255
         z = model.analyse(x)[1][0].flatten(1).numpy()
