@@ -84,7 +84,11 @@ def compare(path: Path, back: Path) -> None:
             transparent = upright.mode in ("LA", "PA", "RGBA") or "transparency" in upright.info
             assert image.mode.endswith("A") == transparent, path
             if transparent:
-                alpha = np.asarray(upright.convert("RGBA"))[..., 3]
+                if upright.mode.startswith("I"):  # Pillow would lose a 16-bit transparent value
+                    values = np.asarray(upright).astype(int)
+                    alpha = np.where(values == upright.info["transparency"], 0, 255)
+                else:
+                    alpha = np.asarray(upright.convert("RGBA"))[..., 3]
                 assert np.array_equal(np.asarray(image)[..., -1], alpha), path
             if source.mode not in ("CMYK", "LAB", "YCbCr"):
                 assert image.info.get("icc_profile") == (source.info.get("icc_profile") or None)
