@@ -39,17 +39,22 @@ def load_model(path: Path, device: str = "auto") -> tuple[BkSdmCompression, Bund
         LimitError: not enough memory on the device.
     """
     bundle = load_bundle(path)
-    parts = bundle.header.get("parts", {})
-    foreign = {role: part for role, part in parts.items() if part != "custom"}
-    if foreign:
-        raise UnsupportedError(f"{path}: needs {foreign}, which this version cannot load")
     try:
+        foreign = {k: v for k, v in bundle.header["parts"].items() if v != "custom"}
+        if foreign:
+            raise UnsupportedError(f"{path}: needs {foreign}, which this version cannot load")
         model = BkSdmCompression(ModelConfig(**bundle.header["model"]))
         state = {k: torch.from_numpy(v.astype(np.float32)) for k, v in bundle.networks.items()}
         model.load_state_dict(state)
         model.tables = bundle.tables
+        if not all(torch.isfinite(v).all() for v in state.values()):
+            raise ValueError("weights that are not finite")
+        if bundle.tables.lengths.shape != (LEVELS, model.config.M):
+            raise ValueError(f"tables for {bundle.tables.lengths.shape} levels and channels")
+        if bundle.header["stride"] != model.stride:
+            raise ValueError(f"stride {bundle.header['stride']}")
         model = model.to(pick_device(device)).to(memory_format=torch.channels_last)
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, RuntimeError, ValueError, KeyError, AttributeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise LimitError(f"not enough memory on {device} for {path.name}") from error
         summary = str(error).splitlines()[0]

@@ -157,11 +157,11 @@ def _parse(path: Path, data: bytes) -> Bundle:
     try:
         arrays = load(data)
         tables = Tables(*(arrays.pop(f"tables.{k}") for k in ("lengths", "low", "weights")))
-        steps = arrays["net.quantiser.log_step"]
-    except (SafetensorError, KeyError, ValueError) as error:
+        mark = fingerprint(header["stride"], tables, arrays["net.quantiser.log_step"])
+    except (SafetensorError, KeyError, ValueError, TypeError, struct.error) as error:
         raise UnsupportedError(f"{path}: not a complete bkcodec bundle ({error})") from error
     networks = {k.removeprefix("net."): v for k, v in arrays.items()}
-    return Bundle(path, header, tables, networks, fingerprint(header["stride"], tables, steps))
+    return Bundle(path, header, tables, networks, mark)
 
 
 def save_bundle(
@@ -200,7 +200,7 @@ def _header(path: Path, data: bytes) -> dict[str, Any]:
             raise ValueError("header too long")
         header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["bkcodec"])
         version, _, _, _ = (header[k] for k in ("version", "name", "stride", "model"))
-    except (struct.error, ValueError, KeyError, TypeError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnsupportedError(f"{path}: not a bkcodec bundle") from error
     if version != BUNDLE_VERSION:
         raise UnsupportedError(

@@ -18,6 +18,7 @@ from bkcodec.config import DecodeOptions, EncodeOptions, Limits
 from bkcodec.errors import BkcError, UsageError
 from bkcodec.files import IMAGE_SUFFIXES, STREAM, Job, is_directory, plan, printable, read_input
 from bkcodec.jobs import Report, WriteOptions, decode_file, encode_file, exit_code, run_all
+from bkcodec.options import ByteSize, Strip, Tile
 from bkcodec.train.command import train
 
 if TYPE_CHECKING:
@@ -27,53 +28,7 @@ EXTENSION = ".bkc"
 FORMATS = ("png", "jpg", "webp", "ppm", "tiff")
 BY_SUFFIX = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp", ".ppm": "ppm",
              ".tif": "tiff", ".tiff": "tiff"}  # fmt: skip
-SIZE_UNITS = {"k": 1000, "M": 1_000_000}
 INTERRUPTED = 130
-
-
-class ByteSize(click.ParamType[int]):
-    """A number of bytes, with k (1000) or M (1000000) if wanted."""
-
-    name = "N[k|M]"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        """Parse, or fail as a usage error."""
-        text = str(value)
-        unit = SIZE_UNITS.get(text[-1:], 1)
-        try:
-            return int(float(text.rstrip("kM") if unit > 1 else text) * unit)
-        except ValueError:
-            self.fail(f"{text!r} is not a size such as 4000, 12k or 1.5M", param, ctx)
-
-
-class Tile(click.ParamType["int | None"]):
-    """auto, off or a number of pixels, given on as None, 0 or the number."""
-
-    name = "auto|off|PX"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int | None:
-        """Parse, or fail as a usage error."""
-        named: dict[str, int | None] = {"auto": None, "off": 0}
-        if value in named:
-            return named[value]
-        if str(value).isdecimal() and int(value) >= 64:
-            return int(value)
-        self.fail(f"{value!r} is neither auto, off nor a number of pixels >= 64", param, ctx)
-
-
-class Strip(click.ParamType["frozenset[str]"]):
-    """A comma-separated choice of metadata."""
-
-    name = "exif,xmp,icc,all"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> frozenset[str]:
-        """Parse, or fail as a usage error."""
-        if isinstance(value, frozenset):
-            return value
-        words = frozenset(value.split(","))
-        if words - {"exif", "xmp", "icc", "all"}:
-            self.fail(f"{value!r} is not a list of exif, xmp, icc or all", param, ctx)
-        return frozenset({"exif", "xmp", "icc"}) if "all" in words else words
 
 
 def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -133,10 +88,11 @@ def encode(inputs: tuple[str, ...], **given: Any) -> None:
     if len(wishes) > 1:
         flags = " and ".join("--" + wish.replace("_", "-") for wish in wishes)
         raise UsageError(f"{flags} exclude each other")
-    if g["dry_run"] and g["verify"]:
-        raise UsageError("--verify has nothing to read back after --dry-run")
+    for flag in ("verify", "keep_mtime"):
+        if g["dry_run"] and g[flag]:
+            raise UsageError(f"--{flag.replace('_', '-')} has no file to work on with --dry-run")
     jobs = plan(inputs, g["output"], EXTENSION, IMAGE_SUFFIXES, g["recursive"])
-    _check_shared(g, jobs)
+    _check_shared(g, inputs, jobs)
     if g["verify"] and any(job.target is None for job in jobs):
         raise UsageError("--verify cannot read back standard output")
     options = EncodeOptions(
@@ -146,8 +102,8 @@ def encode(inputs: tuple[str, ...], **given: Any) -> None:
     from bkcodec.codec import Codec, check_encode
 
     check_encode(options)
-    codec = Codec(options.model, options.device)
     _refuse_backbone(g["bk_sdm"], options.model)
+    codec = Codec(options.model, options.device)
     _run(jobs, lambda job: encode_file(job, codec, options, g.write), g, "Encoding")
 
 
@@ -192,16 +148,18 @@ def decode(inputs: tuple[str, ...], **given: Any) -> None:
         raise UsageError("--scheduler and --seed need --steps 2 or more")
     extension = _output_format(g["format_"], g["output"], inputs)
     jobs = plan(inputs, g["output"], f".{extension}", frozenset({EXTENSION}), g["recursive"])
-    _check_shared(g, jobs)
+    _check_shared(g, inputs, jobs)
     options = DecodeOptions(
         steps=g["steps"], scheduler=g["scheduler"] or "ddim", realism=g["realism"], seed=g["seed"],
         device=g["device"], tile=g["tile"], limits=Limits(max_pixels=g["max_pixels"]),
         model_path=g["model"],
     )  # fmt: skip
 
-    def codec_of(container: Container) -> Any:
-        from bkcodec.codec import codec_for
+    from bkcodec.codec import check_decode, codec_for
 
+    check_decode(options)
+
+    def codec_of(container: Container) -> Any:
         codec = codec_for(container, options)
         _refuse_backbone(g["bk_sdm"], codec.bundle.name)
         return codec
@@ -226,6 +184,12 @@ def info(files: tuple[str, ...], **given: Any) -> None:
         raise UsageError("--extract and -o go together")
     if given["extract"] and len(files) > 1:
         raise UsageError("--extract takes one file")
+    if given["extract"] and given["as_json"]:
+        raise UsageError("--extract and --json exclude each other")
+    if given["force"] and not given["extract"]:
+        raise UsageError("--force only matters with --extract")
+    if given["output"] not in (None, STREAM) and _same_file(files[0], given["output"]):
+        raise UsageError(f"{printable(given['output'])} is the input; it would be overwritten")
     if given["model"] and not given["verify"]:
         raise UsageError("--model only matters with --verify")
 
@@ -240,11 +204,17 @@ def info(files: tuple[str, ...], **given: Any) -> None:
         reports.append(report)
         if report.error is not None:
             _print_error(report, given["verbose"])
+            if given["as_json"]:
+                click.echo(json.dumps({"file": report.job.name, "error": str(report.error)}))
         elif given["as_json"]:
             click.echo(json.dumps({"file": report.job.name} | report.values))
         elif not given["extract"]:
             click.echo(inspection.text(report.job.name, report.values))
     _exit(reports)
+
+
+def _same_file(one: str, other: str) -> bool:
+    return Path(one).resolve() == Path(other).resolve()
 
 
 def _info_job(name: str) -> Job:
@@ -280,11 +250,16 @@ class _Given(dict[str, Any]):
         )  # fmt: skip
 
 
-def _check_shared(g: _Given, jobs: list[Job]) -> None:
+def _check_shared(g: _Given, inputs: Iterable[str], jobs: list[Job]) -> None:
     if g["force"] and g["skip_existing"]:
         raise UsageError("--force and --skip-existing exclude each other")
-    if g["as_json"] and any(job.target is None for job in jobs):
-        raise UsageError("--json and an output on stdout exclude each other")
+    if any(job.target is None for job in jobs):
+        for name in ("as_json", "force", "skip_existing"):
+            if g[name]:
+                flag = {"as_json": "json"}.get(name, name.replace("_", "-"))
+                raise UsageError(f"--{flag} does not apply to standard output")
+    if g["recursive"] and not any(Path(name).is_dir() for name in inputs):
+        raise UsageError("--recursive needs a directory as input")
     if g["keep_mtime"] and any(job.source is None or job.target is None for job in jobs):
         raise UsageError("--keep-mtime needs files, not standard input or output")
 
@@ -382,4 +357,10 @@ def run() -> None:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:  # a bug, or a system that says no where nobody asked it
+        if "-v" in sys.argv or "--verbose" in sys.argv:
+            traceback.print_exc()
+        text = printable(f"unexpected {type(error).__name__}: {error}")
+        click.echo(f"bkcodec: error: {text}", err=True)
         sys.exit(1)

@@ -31,6 +31,7 @@ from bkcodec.imageio import (
     alpha_from_png,
     alpha_to_png,
     apply_alpha,
+    check_alpha,
     image_from_picture,
     picture_from_image,
 )
@@ -125,12 +126,18 @@ class Codec:
 
     def decode_container(self, container: Container, options: DecodeOptions) -> Picture:
         """As ``decode``, from a parsed container that belongs to this codec's bundle."""
-        _check_decode(options)
+        check_decode(options)
         if container.stride != self.model.stride:
             raise FormatError(f"stride {container.stride}, the bundle's is {self.model.stride}")
         size = (container.width, container.height)
         alpha = alpha_from_png(container.alpha, size) if container.alpha is not None else None
-        symbols = self.bundle.tables.level(container.level).decode(container.z, *container.z_shape)
+        if (
+            container.timestep is not None
+            and container.timestep >= self.model.config.train_timesteps
+        ):
+            raise FormatError(f"timestep {container.timestep} is beyond the bundle's schedule")
+        tables = self.bundle.tables.level(container.level)
+        symbols = _guard_memory(lambda: tables.decode(container.z, *container.z_shape))
         rgb = _guard_memory(lambda: self._synthesise(symbols, container, options))
         if container.greyscale:
             rgb = np.repeat(_luma(rgb)[..., None], 3, axis=2)
@@ -262,14 +269,16 @@ def check_encode(options: EncodeOptions) -> None:
         raise UsageError(f"quality {options.quality}: not in 0..100")
     for name in ("target_bpp", "target_size"):
         value = getattr(options, name)
-        if value is not None and not value > 0:
-            raise UsageError(f"{name} {value}: must be above 0")
+        if value is not None and not 0 < value < float("inf"):
+            raise UsageError(f"{name} {value}: must be above 0 and finite")
+    check_alpha(options.alpha)
     unknown = options.strip - {"icc", "exif", "xmp"}
     if unknown:
         raise UsageError(f"strip {', '.join(sorted(unknown))}: not icc, exif or xmp")
 
 
-def _check_decode(options: DecodeOptions) -> None:
+def check_decode(options: DecodeOptions) -> None:
+    """Refuse options out of range (UsageError)."""
     if not 1 <= options.steps <= MAX_STEPS:
         raise UsageError(f"steps {options.steps}: not in 1..{MAX_STEPS}")
     if options.scheduler not in SCHEDULERS:

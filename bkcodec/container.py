@@ -50,6 +50,8 @@ from bkcodec.errors import FormatError, LimitError, UnsupportedError
 MAGIC = b"\x8bBKC"
 VERSION = 1
 VARINT_MAX = 2**31 - 1
+_PADDING_MATTERS = 2**20
+METADATA_MAX = Limits().max_metadata_bytes
 
 Z, ALPHA, ICC, EXIF, XMP, HINTS, LAYOUT = 0x01, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86
 _FIRST_ANCILLARY = 0x80
@@ -111,6 +113,8 @@ def container_to_bytes(c: Container) -> bytes:
     if c.alpha is not None:
         _write_section(out, ALPHA, c.alpha)
     for kind, block in ((ICC, c.icc), (EXIF, c.exif), (XMP, c.xmp)):
+        if block and len(block) > METADATA_MAX:
+            raise LimitError(f"a metadata block of {len(block)} bytes is over {METADATA_MAX}")
         if block:
             _write_section(out, kind, _pack(block))
     if c.timestep is not None or c.seed:
@@ -124,7 +128,7 @@ def container_to_bytes(c: Container) -> bytes:
 
 def container_from_bytes(data: bytes, limits: Limits | None = None) -> Container:
     """Parse a container; the same errors as ``read_container``."""
-    limits = limits or Limits()
+    limits, data = limits or Limits(), bytes(data)
     if not data.startswith(MAGIC):
         raise FormatError("not a .bkc file (wrong magic bytes)")
     if len(data) > len(MAGIC) and data[len(MAGIC)] != VERSION:
@@ -146,9 +150,10 @@ def container_from_bytes(data: bytes, limits: Limits | None = None) -> Container
         raise FormatError(f"width {width}, height {height}, stride {stride}: none may be 0")
     if level >= LEVELS:
         raise FormatError(f"quality level {level} is above {LEVELS - 1}")
-    if limits.max_pixels and width * height > limits.max_pixels:
+    if limits.max_pixels and _padded_pixels(width, height, stride) > limits.max_pixels:
         raise LimitError(
-            f"{width} x {height} = {width * height} pixels, the limit is {limits.max_pixels}. "
+            f"{width} x {height} = {width * height} pixels (z cells of {stride} x {stride}), "
+            f"the limit is {limits.max_pixels}. "
             "Raise it with --max-pixels if you trust the file."
         )
     sections = _read_sections(body)
@@ -167,6 +172,15 @@ def container_from_bytes(data: bytes, limits: Limits | None = None) -> Container
         xmp=_unpack("xmp", sections.get(XMP), limits),
         timestep=timestep, seed=seed, greyscale=layout is not None,
     )  # fmt: skip
+
+
+def _padded_pixels(width: int, height: int, stride: int) -> int:
+    """Pixels of all cells of z: what decoding costs, which for a line of pixels is far more.
+
+    Up to a million of them it does not matter, and the image's own pixels count.
+    """
+    padded = -(-width // stride) * -(-height // stride) * stride**2
+    return padded if padded > _PADDING_MATTERS else width * height
 
 
 class _Cursor:

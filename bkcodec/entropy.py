@@ -120,10 +120,13 @@ class Tables:
     def __init__(
         self, lengths: NDArray[np.uint16], low: NDArray[np.int16], weights: NDArray[np.uint16]
     ) -> None:
+        kinds = [(a.dtype.name, a.ndim) for a in (lengths, low, weights)]
+        if kinds != [("uint16", 2), ("int16", 2), ("uint16", 1)]:
+            raise UnsupportedError(f"the bundle's entropy tables are {kinds}")
         self.lengths, self.low, self.weights = lengths, low, weights
         ends = np.cumsum(lengths.ravel(), dtype=np.int64)
         self._starts = np.concatenate([[0], ends])
-        if lengths.ndim != 2 or lengths.shape != low.shape or self._starts[-1] != weights.size:
+        if not lengths.size or lengths.shape != low.shape or self._starts[-1] != weights.size:
             raise UnsupportedError("the bundle's entropy tables do not fit together")
         if lengths.min() < 1 or (low.astype(np.int32) + lengths - 1).max() > np.iinfo(np.int16).max:
             raise UnsupportedError("the bundle's entropy tables leave the range of int16")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import sys
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,16 +71,19 @@ def plan(
         UsageError: outputs that collide with each other or with an input.
     """
     found: list[tuple[Path | None, Path]] = []  # source and its place below an output directory
-    for text in inputs:
+    texts = list(inputs)
+    for text in texts:
         path = Path(text)
         if text == STREAM:
             found.append((None, Path()))
-        elif path.is_dir():
+        elif text and path.is_dir():
             found += _in_directory(path, suffixes, recursive)
-        elif path.exists():
+        elif text and (
+            path.exists() or len(texts) > 1
+        ):  # in a batch, a missing file is one failure
             found.append((path, Path(path.name)))
         else:
-            raise InputError(f"{printable(text)}: no such file")
+            raise InputError(f"{printable(text)!r}: no such file")
     jobs = [Job(source, _target(source, place, output, extension)) for source, place in found]
     _check(jobs, output)
     return jobs
@@ -158,50 +162,47 @@ def write_whole(path: Path, data: bytes, force: bool = False) -> None:
     """Write a file so that it is there completely or not at all.
 
     Raises:
-        InputError: it exists and ``force`` is off.
+        InputError: it exists and ``force`` is off, or it is no regular file.
         BkcError: the system refuses (disk full, no permission).
     """
-    temporary = None
+    refuse_special(path)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(TEMPORARY_SUFFIX, TEMPORARY_PREFIX, path.parent)
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
         if force:
             os.replace(temporary, path)
-        else:
-            _move_to_free_name(temporary, path)
-    except FileExistsError as error:
-        raise InputError(f"{printable(path)}: exists already; --force overwrites it") from error
+        elif not _moved_to_free_name(temporary, path):
+            raise InputError(f"{printable(path)}: exists already; --force overwrites it")
     except OSError as error:
         raise BkcError(
             f"{printable(path)}: cannot be written: {error.strerror or error}"
         ) from error
     finally:
-        if temporary is not None:
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def _move_to_free_name(temporary: Path, path: Path) -> None:
+def refuse_special(path: Path) -> None:
+    """Refuse to replace a device, a pipe or a directory by a file (InputError)."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{printable(path)}: is no regular file; -o - writes to pipes and devices")
+
+
+def _moved_to_free_name(temporary: Path, path: Path) -> bool:
     """Rename, but never over something that appeared meanwhile."""
     try:
         os.link(temporary, path)
     except FileExistsError:
-        raise
+        return False
     except OSError:  # a file system without hard links
         if path.exists():
-            raise FileExistsError from None
+            return False
         os.replace(temporary, path)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    return True
 
 
 def printable(name: object) -> str:

@@ -11,17 +11,25 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageColor, ImageOps, PngImagePlugin, TiffImagePlugin
+from PIL import Image, ImageColor, PngImagePlugin
 
 from bkcodec.config import Limits
 from bkcodec.errors import FormatError, InputError, LimitError, UsageError
+from bkcodec.metadata import (
+    DECODER_ERRORS,
+    EXIF_PREFIX,
+    exif_block,
+    tiff_tags,
+    turned_upright,
+    xmp_block,
+)
 
 FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP", "ppm": "PPM",
            "tif": "TIFF", "tiff": "TIFF"}  # fmt: skip
-_DECODER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError,
-                   ArithmeticError, NotImplementedError, AttributeError)  # fmt: skip
-_ORIENTATION, _EXIF_IFD, _XMP_TIFF_TAG = 0x0112, 0x8769, 700
-_EXIF_PREFIX = b"Exif\x00\x00"
+# What a photo may come as. Pillow knows more, some of it through other programs.
+INPUT_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "AVIF",
+                 "JPEG2000", "TGA", "ICO", "QOI", "BKC")  # fmt: skip
+_PNG_HEADER = struct.Struct(">16xIIBB")  # signature and chunk head; width, height, depth, colour
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,10 +67,11 @@ def open_image(fo: BinaryIO, limits: Limits | None = None) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's hints on odd files; ours are errors
         try:
-            image = Image.open(fo)
+            Image.init()
+            image = Image.open(fo, formats=[f for f in INPUT_FORMATS if f in Image.OPEN])
         except Image.DecompressionBombError as error:
             raise LimitError(f"image too large: {error}") from error
-        except _DECODER_ERRORS as error:
+        except DECODER_ERRORS as error:
             raise InputError(
                 "not an image that can be read (damaged, or an unknown type)"
             ) from error
@@ -74,9 +83,30 @@ def open_image(fo: BinaryIO, limits: Limits | None = None) -> Image.Image:
             )
         try:
             image.load()
-        except _DECODER_ERRORS as error:
+        except DECODER_ERRORS as error:
             raise InputError(f"damaged {image.format} image: {error}") from error
+        transparent, depth = image.info.get("transparency"), _png_depth(fo)
+        if image.mode == "L" and isinstance(transparent, int) and depth in (2, 4):
+            image.info["transparency"] = transparent * (255 // (2**depth - 1))  # as the pixels
     return image
+
+
+def n_frames(image: Image.Image) -> int:
+    """Frames or pages of an image; 1 where counting them fails."""
+    with warnings.catch_warnings(), contextlib.suppress(*DECODER_ERRORS):
+        warnings.simplefilter("ignore")
+        return int(getattr(image, "n_frames", 1))
+    return 1
+
+
+def _png_depth(fo: BinaryIO) -> int:
+    """Bits a sample of a PNG file; 0 for other files."""
+    with contextlib.suppress(*DECODER_ERRORS):
+        fo.seek(0)
+        head = fo.read(_PNG_HEADER.size)
+        if head.startswith(b"\x89PNG"):
+            return int(_PNG_HEADER.unpack(head)[2])
+    return 0
 
 
 def picture_from_image(image: Image.Image) -> Picture:
@@ -88,25 +118,27 @@ def picture_from_image(image: Image.Image) -> Picture:
     Raises:
         InputError: floating-point pixels, whose range is unknown, or a damaged image.
     """
-    upright, exif = _turn_upright(image)
-    icc, xmp = image.info.get("icc_profile") or None, _xmp(image)
-    if upright.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
-        upright, icc = upright.convert("RGB"), None
-    elif upright.mode == "F":
-        raise InputError("floating-point pixels are not supported; convert to 8 or 16 bits first")
-    elif upright.mode.startswith("I"):
-        upright = _from_16_bit(upright)
-    elif upright.mode == "1":
-        upright = upright.convert("L")
-    has_alpha = upright.mode in ("LA", "PA", "RGBA", "La", "RGBa", "RGBX") or (
-        "transparency" in upright.info
-    )
-    greyscale = upright.mode in ("L", "LA", "La")
-    if upright.mode == "RGBX":
-        has_alpha = False
-    rgba = np.asarray(upright.convert("RGBA" if has_alpha else "RGB"))
-    alpha = np.ascontiguousarray(rgba[..., 3]) if has_alpha else None
-    return Picture(np.ascontiguousarray(rgba[..., :3]), alpha, greyscale, icc, exif, xmp)
+    try:
+        upright = turned_upright(image)
+        icc, exif, xmp = image.info.get("icc_profile"), exif_block(image), xmp_block(image)
+        if upright.mode == "F":
+            raise InputError("floating-point pixels are not supported; convert to 8 or 16 bits")
+        if upright.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
+            upright, icc = upright.convert("RGB"), None
+        elif upright.mode.startswith("I"):
+            upright = _from_16_bit(upright)
+        elif upright.mode == "1":
+            upright = upright.convert("L")
+        greyscale = upright.mode in ("L", "LA")
+        has_alpha = upright.mode in ("LA", "PA", "RGBA") or "transparency" in upright.info
+        pixels = np.asarray(upright.convert("RGBA" if has_alpha else "RGB"))
+    except DECODER_ERRORS as error:
+        raise InputError(f"{image.mode} image that cannot be converted: {error}") from error
+    if not pixels.size:
+        raise InputError(f"{image.width} x {image.height} pixels: nothing to encode")
+    alpha = np.ascontiguousarray(pixels[..., 3]) if has_alpha else None
+    icc = icc if isinstance(icc, bytes) and icc else None
+    return Picture(np.ascontiguousarray(pixels[..., :3]), alpha, greyscale, icc, exif, xmp)
 
 
 def image_from_picture(picture: Picture) -> Image.Image:
@@ -133,7 +165,13 @@ def apply_alpha(picture: Picture, alpha: str) -> Picture:
     opacity = picture.alpha[..., None].astype(np.float32) / 255
     rgb = np.rint(picture.rgb * opacity + colour * (1 - opacity)).astype(np.uint8)
     grey = picture.greyscale and len(set(colour.tolist())) == 1
-    return replace(picture, rgb=rgb, alpha=None, greyscale=grey)
+    icc = None if picture.greyscale and not grey else picture.icc  # it described one plane
+    return replace(picture, rgb=rgb, alpha=None, greyscale=grey, icc=icc)
+
+
+def check_alpha(alpha: str) -> None:
+    """Refuse what is neither keep, drop nor a colour (UsageError)."""
+    _background(alpha)
 
 
 def _background(alpha: str) -> NDArray[np.float32] | None:
@@ -161,10 +199,10 @@ def alpha_from_png(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             warnings.simplefilter("ignore")
-            if image.size != size or image.mode != "L":
+            if data[24:26] != b"\x08\x00" or image.size != size or image.mode != "L":
                 raise FormatError(f"alpha plane is {image.mode} {image.size}, expected L {size}")
             return np.array(image)
-    except (*_DECODER_ERRORS, Image.DecompressionBombError) as error:
+    except (*DECODER_ERRORS, Image.DecompressionBombError) as error:
         raise FormatError(f"damaged alpha plane: {error}") from error
 
 
@@ -183,7 +221,7 @@ def save_image(image: Image.Image, fo: BinaryIO, extension: str) -> None:
     if name == "JPEG":
         kept["quality"] = 95
         if "exif" in kept:
-            kept["exif"] = _EXIF_PREFIX + kept["exif"]
+            kept["exif"] = EXIF_PREFIX + kept["exif"]
     elif name == "WEBP":
         kept |= {"lossless": True, "exact": True}
     if xmp and name in ("JPEG", "WEBP"):
@@ -193,53 +231,13 @@ def save_image(image: Image.Image, fo: BinaryIO, extension: str) -> None:
         chunks.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
         kept["pnginfo"] = chunks
     elif name == "TIFF":
-        kept |= {
-            "compression": "tiff_adobe_deflate",
-            "tiffinfo": _tiff_tags(kept.pop("exif", None), xmp),
-        }
+        tags = tiff_tags(kept.pop("exif", None), xmp)
+        # Pillow's own writer knows directories of tags; libtiff's, which compresses, does not.
+        kept |= {"tiffinfo": tags} if tags else {"compression": "tiff_adobe_deflate"}
     try:
         image.save(fo, name, **kept)
-    except (ValueError, KeyError, struct.error) as error:
+    except DECODER_ERRORS as error:
         raise InputError(f"cannot be written as {name}: {error}") from error
-
-
-def _tiff_tags(
-    exif: bytes | None, xmp: bytes | None
-) -> Image.Exif | TiffImagePlugin.ImageFileDirectory_v2:
-    tags = Image.Exif()
-    if exif:
-        with contextlib.suppress(*_DECODER_ERRORS):
-            tags.load(exif)
-    if xmp:
-        tags[_XMP_TIFF_TAG] = xmp
-    return tags
-
-
-def _turn_upright(image: Image.Image) -> tuple[Image.Image, bytes | None]:
-    """The image with its EXIF orientation applied, and its EXIF block with orientation 1.
-
-    A block that already says so is kept to the byte. So is one that cannot be parsed: a photo is
-    worth more than its metadata, and the metadata may mean something to someone.
-    """
-    raw = image.info.get("exif")
-    block = raw.removeprefix(_EXIF_PREFIX) if isinstance(raw, bytes) else b""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            upright = ImageOps.exif_transpose(image)
-            exif = image.getexif()
-            turned = exif.get(_ORIENTATION, 1) != 1
-            if turned or (not block and image.format == "TIFF" and exif.get_ifd(_EXIF_IFD)):
-                exif[_ORIENTATION] = 1
-                block = exif.tobytes().removeprefix(_EXIF_PREFIX)
-        except _DECODER_ERRORS:
-            upright = image
-    return upright, block or None
-
-
-def _xmp(image: Image.Image) -> bytes | None:
-    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
-    return xmp.encode() if isinstance(xmp, str) else xmp or None
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:

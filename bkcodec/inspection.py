@@ -10,7 +10,7 @@ from typing import Any
 from bkcodec.bundle import find_bundle, find_fingerprint, load_bundle, shipped_bundles
 from bkcodec.config import Limits, level_to_quality
 from bkcodec.container import Container, container_from_bytes
-from bkcodec.errors import FormatError, InputError, LimitError, UnsupportedError
+from bkcodec.errors import FormatError, InputError, UnsupportedError
 from bkcodec.files import STREAM, printable, write_whole
 
 NO_PIXEL_LIMIT = Limits(max_pixels=0)  # nothing is decoded, so nothing is allocated
@@ -25,7 +25,7 @@ def info(data: bytes, verify: bool = False, model: str | None = None) -> dict[st
     Raises:
         FormatError, UnsupportedError, LimitError: as when decoding.
     """
-    container = container_from_bytes(data, NO_PIXEL_LIMIT)
+    container = container_from_bytes(data, Limits() if verify else NO_PIXEL_LIMIT)
     values: dict[str, Any] = {
         "bytes": len(data), "width": container.width, "height": container.height,
         "bpp": round(8 * len(data) / (container.width * container.height), 6),
@@ -52,8 +52,6 @@ def symbols_sha256(container: Container, model: str | None = None) -> str:
         bundle = load_bundle(find_fingerprint(container.fingerprint))
     if container.stride != bundle.header["stride"]:
         raise FormatError(f"stride {container.stride}, the bundle's is {bundle.header['stride']}")
-    if container.width * container.height > Limits().max_pixels:
-        raise LimitError(f"{container.width} x {container.height}: too many pixels to verify")
     symbols = bundle.tables.level(container.level).decode(container.z, *container.z_shape)
     return hashlib.sha256(symbols.astype("<i2").tobytes()).hexdigest()
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from bkcodec.config import DecodeOptions, EncodeOptions, level_to_quality
 from bkcodec.container import Container, container_from_bytes
-from bkcodec.errors import BkcError, InputError
-from bkcodec.files import Job, printable, read_input, write_whole
+from bkcodec.errors import BkcError, InputError, LimitError
+from bkcodec.files import Job, printable, read_input, refuse_special, write_whole
 
 if TYPE_CHECKING:
     from bkcodec.codec import Codec
@@ -79,6 +79,10 @@ def run_all(jobs: list[Job], work: Callable[[Job], Report], n_jobs: int) -> Iter
     def attempt(job: Job) -> Report:
         try:
             return work(job)
+        except BrokenPipeError:
+            raise
+        except MemoryError:
+            return Report(job, error=LimitError("out of memory"))
         except Exception as error:  # a batch goes on; the caller names what failed
             return Report(job, error=error)
 
@@ -98,11 +102,11 @@ def encode_file(job: Job, codec: Codec, options: EncodeOptions, write: WriteOpti
     """Read a photo, encode it, write it. Raises the package's errors."""
     if _in_the_way(job, write):
         return Report(job, skipped=True)
-    from bkcodec.imageio import open_image, picture_from_image
+    from bkcodec.imageio import n_frames, open_image, picture_from_image
 
     started = time.perf_counter()
     image = open_image(io.BytesIO(read_input(job)))
-    frames = getattr(image, "n_frames", 1)
+    frames = n_frames(image)
     picture = picture_from_image(image)
     encoded = codec.encode_picture(picture, options)
     seconds = time.perf_counter() - started
@@ -150,12 +154,11 @@ def _in_the_way(job: Job, write: WriteOptions) -> bool:
     """Whether the output exists and is to be left; refused early where it may not be."""
     if job.target is None or not (job.target.exists() or job.target.is_symlink()):
         return False
+    refuse_special(job.target)
     if write.skip_existing:
         return True
     if not write.force:
         raise InputError(f"{printable(job.target)}: exists already; --force overwrites it")
-    if job.target.is_dir():
-        raise InputError(f"{printable(job.target)}: is a directory")
     return False
 
 

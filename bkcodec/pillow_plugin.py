@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import IO, Any
 
 from PIL import Image, ImageFile
@@ -22,6 +23,7 @@ from bkcodec.container import MAGIC, container_from_bytes
 from bkcodec.errors import BkcError
 
 _FORMAT = "BKC"
+_METADATA = ("icc_profile", "exif", "xmp")
 _OPTIONS = ("quality", "target_bpp", "target_size", "model", "device", "strip", "alpha")
 
 
@@ -30,14 +32,15 @@ class BkcImageFile(ImageFile.ImageFile):
 
     format = _FORMAT
     format_description = "bkcodec image"
+    _data = b""  # the file's bytes until they are decoded
 
     def _open(self) -> None:
-        limits = DecodeOptions().limits
         if self.fp is None:
             raise SyntaxError("no file")
-        self._data = self.fp.read(limits.max_file_bytes + 1)
+        limits = DecodeOptions().limits
+        data = self.fp.read(limits.max_file_bytes + 1)
         try:
-            container = container_from_bytes(self._data, limits)
+            container = container_from_bytes(data, limits)
         except BkcError as error:
             raise SyntaxError(str(error)) from error  # Pillow's way of saying "not mine"
         self._size = (container.width, container.height)
@@ -45,15 +48,18 @@ class BkcImageFile(ImageFile.ImageFile):
         self._mode = ("L" if container.greyscale else "RGB") + alpha
         blocks = {"icc_profile": container.icc, "exif": container.exif, "xmp": container.xmp}
         self.info.update({name: block for name, block in blocks.items() if block})
+        self._data = data
 
     def load(self) -> Any:
         """Decode the pixels, once."""
         if self._data:
             from bkcodec.codec import decode
 
-            decoded = decode(self._data)
-            self.im = decoded.im
-            self._data = b""
+            pixels = decode(self._data).tobytes()
+            if self.fp is not None and self._exclusive_fp:
+                self.fp.close()
+            self.fp, self._data = io.BytesIO(pixels), b""
+            self.tile = [ImageFile._Tile("raw", (0, 0, *self.size), 0, self.mode)]
         return super().load()
 
 
@@ -66,9 +72,14 @@ def _save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
 
     given = {name: image.encoderinfo[name] for name in _OPTIONS if name in image.encoderinfo}
     if "strip" in given:
-        given["strip"] = frozenset(given["strip"])
-    data = encode(image, EncodeOptions(**given))
-    fp.write(data)
+        strip = given["strip"]
+        given["strip"] = frozenset([strip] if isinstance(strip, str) else strip)
+    described = image.copy()
+    metadata = {k: image.encoderinfo[k] for k in _METADATA if k in image.encoderinfo}
+    if isinstance(metadata.get("exif"), Image.Exif):
+        metadata["exif"] = metadata["exif"].tobytes()
+    described.info.update(metadata)
+    fp.write(encode(described, EncodeOptions(**given)))
 
 
 Image.register_open(_FORMAT, BkcImageFile, _accept)

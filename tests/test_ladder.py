@@ -15,9 +15,9 @@ PACKAGE = Path(bkcodec.__file__).parent
 
 RUNGS = [
     {"errors", "config"},
-    {"container", "files"},
-    {"entropy", "imageio", "tiling"},
-    {"tables", "bundle", "models"},
+    {"container", "files", "options"},
+    {"entropy", "metadata", "tiling"},
+    {"imageio", "tables", "bundle", "models"},
     {"backbone", "inspection", "rate"},
     {"codec"},
     {"jobs", "train", "pillow_plugin"},

@@ -11,22 +11,7 @@ from typing import Any
 import click
 
 from bkcodec.errors import BkcError, InputError, UnsupportedError, UsageError
-
-
-class Range(click.ParamType["tuple[float, float]"]):
-    """Two positive numbers LOW:HIGH."""
-
-    name = "LOW:HIGH"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, float]:
-        """Parse, or fail as a usage error."""
-        try:
-            low, high = (float(part) for part in str(value).split(":"))
-        except ValueError:
-            self.fail(f"{value!r} is not of the form LOW:HIGH", param, ctx)
-        if not 0 < low < high:
-            self.fail(f"{value!r}: 0 < LOW < HIGH is needed", param, ctx)
-        return low, high
+from bkcodec.options import Range
 
 
 @click.command()
