@@ -1,4 +1,4 @@
-"""Measures lite against Pillow's JPEG on a folder of photos: real files, bytes on disk.
+"""Measures lite against Pillow's JPEG, WebP and AVIF on a folder of photos: real files.
 
     python scripts/kodak_bar.py PHOTOS [QUALITY ...]
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import bjontegaard
@@ -23,10 +23,15 @@ from pytorch_msssim import ms_ssim
 import bkcodec
 
 QUALITIES = (0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
-JPEG_QUALITIES = (5, 8, 12, 17, 23, 30, 38, 47, 57, 67, 77, 86)
+PEERS = {
+    "jpeg": ((5, 8, 12, 17, 23, 30, 38, 47, 57, 67), {"optimize": True, "progressive": True}),
+    "webp": ((0, 3, 8, 15, 25, 38, 52, 66, 78), {"method": 6}),
+    "avif": ((15, 22, 29, 36, 43, 50, 57, 64), {"speed": 6}),
+}
 RANGE = (0.15, 0.6)  # bpp over which the BD-rates are taken
 
 Row = tuple[float, float, float]  # bpp, PSNR in dB, MS-SSIM
+Roundtrip = Callable[[Image.Image], tuple[bytes, Image.Image]]
 
 
 def score(original: Image.Image, decoded: Image.Image, n_bytes: int) -> Row:
@@ -42,9 +47,7 @@ def score(original: Image.Image, decoded: Image.Image, n_bytes: int) -> Row:
     )
 
 
-def mean_row(
-    photos: list[Path], roundtrip: Callable[[Image.Image], tuple[bytes, Image.Image]]
-) -> Row:
+def mean_row(photos: list[Path], roundtrip: Roundtrip) -> Row:
     rows = []
     for path in photos:
         original = Image.open(path)
@@ -57,16 +60,16 @@ def mean_row(
     return float(bpp), float(psnr), float(similarity)
 
 
-def jpeg(quality: int) -> Callable[[Image.Image], tuple[bytes, Image.Image]]:
+def peer(name: str, quality: int) -> Roundtrip:
     def roundtrip(image: Image.Image) -> tuple[bytes, Image.Image]:
         out = io.BytesIO()
-        image.convert("RGB").save(out, "JPEG", quality=quality, optimize=True, progressive=True)
+        image.convert("RGB").save(out, name.upper(), quality=quality, **PEERS[name][1])
         return out.getvalue(), Image.open(io.BytesIO(out.getvalue()))
 
     return roundtrip
 
 
-def bkc(quality: float) -> Callable[[Image.Image], tuple[bytes, Image.Image]]:
+def bkc(quality: float) -> Roundtrip:
     codec = bkcodec.Codec()
 
     def roundtrip(image: Image.Image) -> tuple[bytes, Image.Image]:
@@ -90,20 +93,24 @@ def bd_rate(anchor: list[Row], test: list[Row], metric: int) -> float:
     )
 
 
+def curve(name: str, photos: list[Path], ladder: Sequence[float]) -> list[Row]:
+    rows = []
+    for quality in ladder:
+        row = mean_row(photos, bkc(quality) if name == "lite" else peer(name, int(quality)))
+        rows.append(row)
+        print(f"{name} {quality:5g}  {row[0]:.4f} bpp  {row[1]:.2f} dB  {row[2]:.4f}", flush=True)
+    return rows
+
+
 def main() -> None:
     photos = sorted(Path(sys.argv[1]).glob("*.png"))
-    qualities = [float(q) for q in sys.argv[2:]] or list(QUALITIES)
-    curves = {"jpeg": [], "lite": []}  # type: dict[str, list[Row]]
-    for name, make, ladder in (("jpeg", jpeg, JPEG_QUALITIES), ("lite", bkc, qualities)):
-        for quality in ladder:
-            row = mean_row(photos, make(quality))
-            curves[name].append(row)
-            print(
-                f"{name} {quality:5g}  {row[0]:.4f} bpp  {row[1]:.2f} dB  {row[2]:.4f}", flush=True
-            )
-    for metric, label in ((1, "PSNR"), (2, "MS-SSIM")):
-        rate = bd_rate(curves["jpeg"], curves["lite"], metric)
-        print(f"BD-rate {label} against JPEG over {RANGE[0]}-{RANGE[1]} bpp: {rate:+.1f} %")
+    lite = curve("lite", photos, [float(q) for q in sys.argv[2:]] or QUALITIES)
+    for name, (ladder, _) in PEERS.items():
+        anchor = curve(name, photos, ladder)
+        for metric, label in ((1, "PSNR"), (2, "MS-SSIM")):
+            rate = bd_rate(anchor, lite, metric)
+            low, high = RANGE
+            print(f"BD-rate of lite, {label}, against {name}, {low}-{high} bpp: {rate:+.1f} %")
 
 
 if __name__ == "__main__":

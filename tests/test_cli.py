@@ -153,7 +153,7 @@ BAD_INPUT = [
     (["encode", "one.png", "-o", "one.png", "-f"], 2, "would be overwritten"),
     (["encode", "one.png", "--bk-sdm", "dir"], 2, "--bk-sdm does not apply"),
     (["encode", "one.png", "-f", "--skip-existing"], 2, "exclude each other"),
-    (["encode", "one.png", "--dry-run", "--verify"], 2, "nothing to read back"),
+    (["encode", "one.png", "--dry-run", "--verify"], 2, "no file to work on"),
     (["encode", "one.png", "-o", "-", "--json"], 2, "--json"),
     (["encode", "one.png", "-o", "-", "--keep-mtime"], 2, "--keep-mtime"),
     (["encode", "one.png", "-o", "-", "--verify"], 2, "--verify"),
