@@ -71,7 +71,8 @@ train-lite: $(VENV)/.dev
 	$(BIN)/bkcodec train --data $(DATA) --val $(VAL) -o $(RUN) --max-minutes $(MINUTES)
 
 export-lite: $(VENV)/.dev
-	$(BIN)/bkcodec train --export $(RUN) --data $(DATA) -o weights/lite.safetensors --name lite
+	$(BIN)/bkcodec train --export $(RUN) --data $(DATA) -o weights/lite.safetensors \
+		--name lite --data-note docs/training-photos.md
 
 # The figures of docs/lite.md: make kodak PHOTOS=folder
 kodak: $(VENV)/.dev

@@ -67,6 +67,11 @@ from bkcodec.options import Range
     help="Write the bundle of a finished run instead of training.",
 )
 @click.option("--name", default="custom", show_default=True, help="Of the exported bundle.")
+@click.option(
+    "--data-note",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Text file on the photos' origin and licences, for the provenance record.",
+)
 def train(**given: Any) -> None:
     """Train a bundle, or export one from a finished run (needs the extra bkcodec[train])."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
