@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bkcodec.errors import UnsupportedError
+from bkcodec.files import write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -171,16 +172,16 @@ def save_bundle(
     tables: Tables,
 ) -> Bundle:
     """Write a bundle file and return it as loaded."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     arrays: dict[str, NDArray[Any]] = {f"net.{k}": v for k, v in networks.items()}
     arrays |= {"tables.lengths": tables.lengths, "tables.low": tables.low,
                "tables.weights": tables.weights}  # fmt: skip
     header = {"version": BUNDLE_VERSION, **header}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(arrays, path, {"bkcodec": json.dumps(header, sort_keys=True)})
+    data = save(arrays, {"bkcodec": json.dumps(header, sort_keys=True)})
+    write_whole(path, data, force=True)
     load_bundle.cache_clear()
-    return _parse(path, path.read_bytes())
+    return _parse(path, data)
 
 
 def fingerprint(stride: int, tables: Tables, log_step: NDArray[np.floating[Any]]) -> bytes:
