@@ -138,11 +138,6 @@ class Tables:
         self._levels: dict[int, LevelTables] = {}
 
     @property
-    def n_levels(self) -> int:
-        """Quality levels."""
-        return int(self.lengths.shape[0])
-
-    @property
     def n_channels(self) -> int:
         """Channels of z."""
         return int(self.lengths.shape[1])
