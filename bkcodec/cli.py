@@ -18,7 +18,7 @@ from bkcodec.config import DecodeOptions, EncodeOptions, Limits
 from bkcodec.errors import BkcError, UsageError
 from bkcodec.files import IMAGE_SUFFIXES, STREAM, Job, is_directory, plan, printable, read_input
 from bkcodec.jobs import Report, WriteOptions, decode_file, encode_file, exit_code, run_all
-from bkcodec.options import ByteSize, Strip, Tile
+from bkcodec.options import byte_size, strip, tile
 from bkcodec.train.command import train
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("-f", "--force", is_flag=True, help="Overwrite existing outputs."),
         click.option("--skip-existing", is_flag=True, help="Leave inputs whose output exists."),
         click.option("-r", "--recursive", is_flag=True, help="Look into subdirectories."),
-        click.option("--tile", type=Tile(), default="auto", show_default=True,
+        click.option("--tile", type=tile, metavar="auto|off|PX", default="auto", show_default=True,
                      help="Side of the tiles of big images."),
         click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True,
                      help="Files at a time."),
@@ -68,9 +68,13 @@ def main() -> None:
 @click.option(
     "--target-bpp", type=click.FloatRange(0, min_open=True), help="Largest allowed bits a pixel."
 )
-@click.option("--target-size", type=ByteSize(), help="Largest allowed file size in bytes.")
+@click.option(
+    "--target-size", type=byte_size, metavar="N[k|M]", help="Largest allowed file size in bytes."
+)
 @click.option("-m", "--model", default="lite", show_default=True, help="Name or file of a bundle.")
-@click.option("--strip", type=Strip(), default=frozenset(), help="Metadata to leave out.")
+@click.option(
+    "--strip", type=strip, metavar="exif,xmp,icc,all", default="", help="Metadata to leave out."
+)
 @click.option(
     "--alpha",
     default="keep",
@@ -347,7 +351,8 @@ def run() -> None:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f" See {context.command_path} --help." if context else ""
-        click.echo(f"bkcodec: error: {error.format_message()}{hint}", err=True)
+        message = printable(error.format_message()).rstrip(".")
+        click.echo(f"bkcodec: error: {message}.{hint}", err=True)
         sys.exit(error.exit_code)
     except BkcError as error:
         click.echo(f"bkcodec: error: {printable(error)}", err=True)

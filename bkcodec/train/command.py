@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from bkcodec.errors import BkcError, InputError, UnsupportedError, UsageError
-from bkcodec.options import Range
+from bkcodec.options import positive_range
 
 
 @click.command()
@@ -38,7 +38,8 @@ from bkcodec.options import Range
 @click.option(
     "--lambda",
     "lambda_",
-    type=Range(),
+    type=positive_range,
+    metavar="LOW:HIGH",
     default="1e-4:0.06",
     show_default=True,
     help="Rate-distortion trade-offs at quality 0 and 100.",
