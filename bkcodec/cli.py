@@ -302,7 +302,7 @@ def _run(jobs: list[Job], work: Callable[[Job], Report], g: _Given, verb: str) -
     if g["verbose"]:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     n_jobs = min(g["jobs"], len(jobs))
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // n_jobs))
+    torch.set_num_threads(max(1, torch.get_num_threads() // n_jobs))
     console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, markup=False)
     reports = []
     show = console.is_terminal and len(jobs) > 1
@@ -326,13 +326,10 @@ def _run(jobs: list[Job], work: Callable[[Job], Report], g: _Given, verb: str) -
 def _print_error(report: Report, verbose: bool) -> None:
     error = report.error
     assert error is not None
-    if verbose or not isinstance(error, BkcError):
-        traceback_lines = traceback.format_exception(error)
-        if verbose:
-            click.echo("".join(traceback_lines), err=True)
-    text = (
-        str(error) if isinstance(error, BkcError) else f"unexpected {type(error).__name__}: {error}"
-    )
+    if verbose:
+        click.echo("".join(traceback.format_exception(error)), err=True)
+    expected = isinstance(error, BkcError)
+    text = str(error) if expected else f"unexpected {type(error).__name__}: {error}"
     name = printable(report.job.name)
     subject = "" if text.startswith(name) else f"{name}: "
     click.echo(f"bkcodec: error: {subject}{printable(text)}", err=True)
