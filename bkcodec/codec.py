@@ -20,7 +20,6 @@ from bkcodec.config import (
     LEVELS,
     DecodeOptions,
     EncodeOptions,
-    Limits,
     quality_to_level,
 )
 from bkcodec.container import Container, container_from_bytes, container_to_bytes
@@ -214,10 +213,7 @@ def encode_to(image: Image.Image, fo: BinaryIO, options: EncodeOptions | None = 
 def decode_from(fo: BinaryIO, options: DecodeOptions | None = None) -> Image.Image:
     """Decode from a binary file object, to its end."""
     options = options or DecodeOptions()
-    data = fo.read(options.limits.max_file_bytes + 1)
-    if len(data) > options.limits.max_file_bytes:
-        raise LimitError(f"file larger than the limit of {options.limits.max_file_bytes} bytes")
-    return decode(data, options)
+    return decode(fo.read(options.limits.max_file_bytes + 1), options)
 
 
 def codec_for(container: Container, options: DecodeOptions) -> Codec:
@@ -289,4 +285,4 @@ def check_decode(options: DecodeOptions) -> None:
         raise UsageError(f"seed {options.seed}: not in 0..2^31 - 1")
 
 
-__all__ = ["Codec", "Encoded", "Limits", "decode", "decode_from", "encode", "encode_to"]
+__all__ = ["Codec", "Encoded", "decode", "decode_from", "encode", "encode_to"]

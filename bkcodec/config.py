@@ -22,7 +22,8 @@ class Limits:
     """What a reader accepts before it allocates anything.
 
     Attributes:
-        max_pixels: width x height of an image; 0 means no limit.
+        max_pixels: width x height of an image, from 2^20 pixels on of all its cells of z; 0 means
+            no limit.
         max_file_bytes: size of a .bkc file.
         max_metadata_bytes: size of one inflated ICC, EXIF or XMP block.
     """
@@ -68,7 +69,8 @@ class DecodeOptions:
         seed: of the noise that two steps or more start from; None = what the file says.
         device, tile: as in EncodeOptions.
         limits: what is accepted before anything is allocated.
-        model_path: a bundle file to try before the installed ones.
+        model_path: name or file of the one bundle to decode with; None = the installed one that
+            the file names. A ``Codec`` has its own and ignores this.
     """
 
     steps: int = 1

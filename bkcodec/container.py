@@ -98,10 +98,7 @@ def read_container(fo: BinaryIO, limits: Limits | None = None) -> Container:
         LimitError: more pixels, file bytes or metadata bytes than ``limits`` allows.
     """
     limits = limits or Limits()
-    data = fo.read(limits.max_file_bytes + 1)
-    if len(data) > limits.max_file_bytes:
-        raise LimitError(f"file larger than the limit of {limits.max_file_bytes} bytes")
-    return container_from_bytes(data, limits)
+    return container_from_bytes(fo.read(limits.max_file_bytes + 1), limits)
 
 
 def container_to_bytes(c: Container) -> bytes:
@@ -129,6 +126,8 @@ def container_to_bytes(c: Container) -> bytes:
 def container_from_bytes(data: bytes, limits: Limits | None = None) -> Container:
     """Parse a container; the same errors as ``read_container``."""
     limits, data = limits or Limits(), bytes(data)
+    if len(data) > limits.max_file_bytes:
+        raise LimitError(f"file larger than the limit of {limits.max_file_bytes} bytes")
     if not data.startswith(MAGIC):
         raise FormatError("not a .bkc file (wrong magic bytes)")
     if len(data) > len(MAGIC) and data[len(MAGIC)] != VERSION:

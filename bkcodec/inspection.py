@@ -78,7 +78,7 @@ def text(name: str, values: dict[str, Any]) -> str:
     lines = [
         printable(name),
         f"  size      {v['width']} x {v['height']}{' greyscale' if v['greyscale'] else ''}",
-        f"  file      {v['bytes']:,} bytes, {v['bpp']:.4f} bpp".replace(",", " ", 1),
+        f"  file      {v['bytes']:_} bytes, {v['bpp']:.4f} bpp".replace("_", " "),
         f"  quality   {v['quality']:g}",
         f"  model     {v['model'] or 'not installed'} ({v['fingerprint']})",
         f"  z         {v['z_shape'][1]} x {v['z_shape'][0]} cells, {v['z_bytes']} bytes",

@@ -16,7 +16,7 @@ DECODER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexEr
 
 EXIF_PREFIX = b"Exif\x00\x00"  # what JPEG puts before the block
 _ORIENTATION, _EXIF_IFD, _GPS_IFD, _XMP_TIFF_TAG = 0x0112, 0x8769, 0x8825, 700
-_SHORT = 3  # TIFF's type of the orientation tag
+_INTEGER_KINDS = {3: "H", 4: "I"}  # TIFF's SHORT, which orientation should be, and LONG
 # Tags that describe the photo; the others describe how one TIFF file stores its pixels.
 _DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 316, 33432)
 _XMP_ORIENTATION = re.compile(
@@ -99,9 +99,9 @@ def _with_orientation_1(block: bytes) -> bytes:
         (entries,) = struct.unpack_from(order + "H", block, directory)
         for position in range(directory + 2, directory + 2 + 12 * entries, 12):
             tag, kind = struct.unpack_from(order + "HH", block, position)
-            if tag == _ORIENTATION and kind == _SHORT:
-                value = struct.pack(order + "H", 1)
-                return block[: position + 8] + value + block[position + 10 :]
+            if tag == _ORIENTATION and kind in _INTEGER_KINDS:
+                value = struct.pack(order + _INTEGER_KINDS[kind], 1)
+                return block[: position + 8] + value + block[position + 8 + len(value) :]
     except (KeyError, struct.error):
         pass  # not a TIFF structure: there is no orientation to correct
     return block

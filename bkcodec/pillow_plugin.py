@@ -6,9 +6,9 @@
 >>> Image.open("navy.bkc").size
 (40, 30)
 
-``open`` reads the header only; pixels are decoded on ``load()``. ``save`` takes ``quality``,
-``target_bpp``, ``target_size``, ``model``, ``device``, ``strip`` and ``alpha``: see
-``EncodeOptions``.
+``open`` checks the file and reads its header; pixels are decoded on ``load()``. ``save`` takes
+``quality``, ``target_bpp``, ``target_size``, ``model``, ``device``, ``strip`` and ``alpha`` (see
+``EncodeOptions``) and, as for other formats, ``icc_profile``, ``exif`` and ``xmp``.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python scripts/kodak_bar.py PHOTOS [QUALITY ...]
 
 Prints mean bpp, PSNR (RGB) and MS-SSIM (RGB) for each quality, then the BD-rates over 0.15-0.6 bpp.
-Needs the extras ``train`` and ``bench``.
+Needs the extra ``bench``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Times the default bundle: python scripts/speed.py [PHOTO].
 
-Model loaded and warm, medians of 9; whole processes, medians of 5; peak memory of one process.
+Model loaded and warm, medians of 9 (steps and targets of 5); whole processes, medians of 5; the
+peak memory of the largest of them.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from bkcodec import cli
 from bkcodec.codec import Codec
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED = Path(os.environ.get("BKCODEC_TEST_DATA", ROOT.parent / "shared" / "data"))
+SHARED = Path(os.environ.get("BKCODEC_TEST_DATA") or "no-evaluation-data")
 
 
 @pytest.fixture(scope="session")

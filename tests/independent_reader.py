@@ -94,6 +94,8 @@ def symbols(parsed: Any, tables: dict[str, list[int]]) -> list[int]:
             left = cumulatives(tables["weights"][start : start + length])
             out += [low + decoder.symbol(left) for _ in range(cells)]
         start += length
+    assert decoder.next >= len(decoder.words)
+    assert decoder.range == MASK or (decoder.point - decoder.lower) & MASK < 2**33 - 1
     return out
 
 

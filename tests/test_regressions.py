@@ -124,6 +124,15 @@ def test_turning_upright_changes_two_bytes_of_exif(small: Image.Image) -> None:
     assert sum(changed) == 1 and picture.exif.endswith(b"maker notes at fixed offsets")
 
 
+def test_an_orientation_of_another_integer_type_is_reset_too() -> None:
+    entry = struct.pack(">HHII", 0x0112, 4, 1, 6)  # LONG instead of SHORT
+    image = Image.new("RGB", (4, 2))
+    image.info["exif"] = b"MM\0*" + struct.pack(">IH", 8, 1) + entry + bytes(4)
+    picture = picture_from_image(image)
+    assert picture.size == (2, 4)
+    assert picture.exif == image.info["exif"].replace(entry, entry[:-1] + b"\x01")
+
+
 def test_huge_metadata_is_refused_by_the_encoder(small: Image.Image, codec: Codec) -> None:
     image = small.copy()
     image.info["icc_profile"] = bytes(2**24 + 1)

@@ -29,7 +29,7 @@ class ModelConfig:
         coarsest, finest: initial quantisation steps at quality 0 and 1, in units of
             orthonormal DCT coefficients of an image in -1..1.
         t_coarsest, t_finest: timesteps at which the denoiser starts at quality 0 and 1.
-        schedule, train_timesteps: the noise schedule, in diffusers' terms.
+        schedule, train_timesteps: the noise schedule, a key of ``diffusion.BETA_SCHEDULES``.
     """
 
     N: int = 128

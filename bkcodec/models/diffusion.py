@@ -9,6 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# Our names of noise schedules -> diffusers' names.
+BETA_SCHEDULES = {
+    "linear": "linear", "cosine": "squaredcos_cap_v2", "scaled_linear": "scaled_linear",
+}  # fmt: skip
 SCHEDULERS = ("ddim", "dpm++", "euler", "lcm")
 
 Predictor = Callable[[Tensor, Tensor], Tensor]  # (y_t, t [B]) -> x0-prediction
@@ -34,7 +38,7 @@ def make_scheduler(name: str, schedule: str, train_timesteps: int, start: int) -
         LCMScheduler,
     )
 
-    full = "squaredcos_cap_v2" if schedule == "cosine" else schedule
+    full = BETA_SCHEDULES[schedule]
     betas = DDPMScheduler(train_timesteps, beta_schedule=full).betas[: start + 1].numpy()
     common = {
         "num_train_timesteps": start + 1, "trained_betas": betas, "prediction_type": "sample",

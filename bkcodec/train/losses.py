@@ -11,6 +11,7 @@ from pytorch_msssim import ms_ssim
 from torch import Tensor
 
 from bkcodec.models.compression import BkSdmCompression
+from bkcodec.models.diffusion import BETA_SCHEDULES
 from bkcodec.train.prior import ContinuousPrior
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class RateDistortion:
     ) -> None:
         self.model, self.prior, self.options = model, prior, options
         c = model.config
-        scheduler = DDPMScheduler(c.train_timesteps, beta_schedule=c.schedule)
+        scheduler = DDPMScheduler(c.train_timesteps, beta_schedule=BETA_SCHEDULES[c.schedule])
         self.alphas_cumprod = scheduler.alphas_cumprod
         self.t_max = c.t_coarsest + 50
 
