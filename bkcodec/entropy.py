@@ -1,21 +1,25 @@
-"""Entropy coding of z: the range coder of constriction over integer probability tables.
+"""Entropy coding of integers: the range coder of constriction over integer probability tables.
 
-The bundle holds one table a (quality level, channel): the lowest symbol and the weights of the
-symbols from there on, integers >= 1 that sum to 2^16. A table of one symbol costs no bits: its
-channel is not coded and decodes to that symbol. Symbols are coded channel after channel, each
-channel row by row. The coded string is the coder's 32-bit words, little-endian. How weights become
-the coder's 24-bit cumulatives is written down in formats/bkc-1.md.
+A table has a lowest symbol and the weights of the symbols from there on, integers >= 1 that sum to
+2^16. A table of one symbol costs no bits: what it stands for is not coded and decodes to that
+symbol. With the factorized prior (``LevelTables``) the bundle holds one table a (quality level,
+channel); symbols are coded channel after channel, each channel row by row. ``context`` is the
+prior that predicts; it uses the same tables and coder.
 
-No floating-point network is involved, so symbols decode bit-exactly on every machine. This is also
-the reason why a table's probabilities are multiples of 2^-16: float32 holds them exactly.
+A coded string is the coder's 32-bit words, little-endian. How weights become the coder's 24-bit
+cumulatives is written down in formats/bkc-1.md. No floating-point network is involved, so symbols
+decode bit-exactly on every machine. This is also the reason why a table's probabilities are
+multiples of 2^-16: float32 holds them exactly.
 
 The coder: Bamler 2022, arXiv:2201.01741 (queue.RangeEncoder).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
 
 import constriction
 import numpy as np
@@ -27,86 +31,172 @@ TOTAL = 2**16  # sum of a table's weights
 WORD_BYTES = 4
 
 Symbols = NDArray[np.int16]
+Integers = NDArray[np.integer[Any]]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LevelTables:
-    """The tables of one quality level.
+class SymbolCoder(Protocol):
+    """What both priors offer at one quality level."""
 
-    Attributes:
-        low, high: int16 [C], the smallest and largest symbol of each channel.
-        weights: C arrays of integers that sum to 2^16.
-    """
-
-    low: NDArray[np.int16]
-    high: NDArray[np.int16]
-    weights: list[NDArray[np.uint16]]
-    _models: dict[int, constriction.stream.model.Categorical] = field(default_factory=dict)
-
-    def clamp(self, symbols: NDArray[np.floating[Any] | np.integer[Any]]) -> Symbols:
-        """Limit symbols [C, h, w] to what the tables can say."""
-        return np.clip(symbols, self.low[:, None, None], self.high[:, None, None]).astype(np.int16)
-
-    def encode(self, symbols: Symbols) -> bytes:
-        """Code symbols [C, h, w], all within ``low``..``high``."""
-        encoder = constriction.stream.queue.RangeEncoder()
-        for channel in self._coded_channels:
-            shifted = symbols[channel].ravel().astype(np.int32) - int(self.low[channel])
-            encoder.encode(shifted, self._model(channel))
-        words: NDArray[np.uint32] = encoder.get_compressed()
-        return words.astype("<u4").tobytes()
+    def encode(self, symbols: NDArray[Any]) -> tuple[bytes, Symbols]:
+        """Code integers [C, h, w] of any size; returns the string and what it decodes to."""
 
     def decode(self, data: bytes, height: int, width: int) -> Symbols:
-        """Decode symbols [C, height, width].
+        """Decode symbols [C, height, width]; FormatError for what ``encode`` never makes."""
 
-        Raises:
-            FormatError: the data cannot have come from ``encode`` with these tables.
-        """
+    def information(self, symbols: NDArray[Any]) -> float:
+        """Ideal code length in bits of the symbols that ``encode`` makes of these."""
+
+
+class RangeEncoder:
+    """constriction's range encoder."""
+
+    def __init__(self) -> None:
+        self._coder = constriction.stream.queue.RangeEncoder()
+
+    def write(self, table: Table, symbols: Integers) -> None:
+        """Code symbols [n] within the table."""
+        self._coder.encode((symbols - table.low).astype(np.int32), table.model)
+
+    def write_bits(self, value: int, n_bits: int) -> None:
+        """Code an integer of 0 to 24 bits, all values equally likely."""
+        if n_bits:
+            self._coder.encode(value, constriction.stream.model.Uniform(2**n_bits))
+
+    def to_bytes(self) -> bytes:
+        """The string so far."""
+        words: NDArray[np.uint32] = self._coder.get_compressed()
+        return words.astype("<u4").tobytes()
+
+
+class RangeDecoder:
+    """constriction's range decoder; whatever it dislikes is a FormatError."""
+
+    def __init__(self, data: bytes) -> None:
         if len(data) % WORD_BYTES:
             raise FormatError(
                 f"the z section has {len(data)} bytes, not a multiple of {WORD_BYTES}"
             )
         words = np.frombuffer(data, dtype="<u4").astype(np.uint32)
-        decoder = constriction.stream.queue.RangeDecoder(words)
-        symbols = np.empty((len(self.low), height, width), dtype=np.int16)
-        symbols[:] = self.low[:, None, None]
+        self._coder = constriction.stream.queue.RangeDecoder(words)
+
+    def read(self, table: Table, n: int) -> Integers:
+        """Decode n symbols, int32 [n]."""
+        shifted: NDArray[np.int32] = self._decode(table.model, n)
+        return shifted + np.int32(table.low)
+
+    def read_bits(self, n_bits: int) -> int:
+        """Inverse of ``write_bits``."""
+        if not n_bits:
+            return 0
+        return int(self._decode(constriction.stream.model.Uniform(2**n_bits)))
+
+    def finish(self) -> None:
+        """Refuse a string that goes on."""
+        if not self._coder.maybe_exhausted():
+            raise FormatError("the z section goes on after its last symbol")
+
+    def _decode(self, *arguments: Any) -> Any:
         try:
-            for channel in self._coded_channels:
-                shifted = decoder.decode(self._model(channel), height * width)
-                symbols[channel] += shifted.reshape(height, width).astype(np.int16)
+            return self._coder.decode(*arguments)
         except (AssertionError, ValueError) as error:
             raise FormatError(
                 f"the z section is not a valid range-coded string: {error}"
             ) from error
-        if not decoder.maybe_exhausted():
-            raise FormatError("the z section goes on after its last symbol")
-        return symbols
 
-    def information(self, symbols: Symbols) -> float:
-        """Ideal code length of symbols [C, h, w] under the tables, in bits."""
-        bits = 0.0
-        for channel in self._coded_channels:
-            weights = self.weights[channel].astype(np.float64)
-            index = symbols[channel].ravel().astype(np.int32) - int(self.low[channel])
-            counts = np.bincount(index, minlength=len(weights))
-            bits -= float(counts @ np.log2(weights / TOTAL))
+
+class BitCounter:
+    """Takes what a ``RangeEncoder`` takes and adds up its ideal code length in ``bits``."""
+
+    def __init__(self) -> None:
+        self.bits = 0.0
+
+    def write(self, table: Table, symbols: Integers) -> None:
+        """As ``RangeEncoder.write``."""
+        counts = np.bincount(symbols.astype(np.int64) - table.low)
+        self.bits += float(counts @ table.bits[: len(counts)])
+
+    def write_bits(self, value: int, n_bits: int) -> None:
+        """As ``RangeEncoder.write_bits``."""
+        del value
+        self.bits += n_bits
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The distribution of one kind of symbol: ``weights[k]`` belongs to symbol ``low + k``."""
+
+    low: int
+    weights: NDArray[np.uint16]
+
+    @cached_property
+    def high(self) -> int:
+        """The largest symbol."""
+        return self.low + len(self.weights) - 1
+
+    @cached_property
+    def model(self) -> constriction.stream.model.Categorical:
+        """For the coder; only where there are several symbols."""
+        probabilities = self.weights.astype(np.float32) / np.float32(TOTAL)
+        return constriction.stream.model.Categorical(probabilities, perfect=False)
+
+    @cached_property
+    def bits(self) -> NDArray[np.float64]:
+        """Information of each symbol."""
+        if len(self.weights) == 1:
+            return np.zeros(1)
+        bits: NDArray[np.float64] = -np.log2(self.weights / TOTAL)
         return bits
 
-    def _model(self, channel: int) -> constriction.stream.model.Categorical:
-        if channel not in self._models:
-            probabilities = self.weights[channel].astype(np.float32) / np.float32(TOTAL)
-            self._models[channel] = constriction.stream.model.Categorical(
-                probabilities, perfect=False
-            )
-        return self._models[channel]
 
-    @property
-    def _coded_channels(self) -> list[int]:
-        return [c for c, w in enumerate(self.weights) if len(w) > 1]
+@dataclass(frozen=True, slots=True)
+class LevelTables:
+    """The tables of one quality level, one a channel: the factorized prior."""
+
+    channels: list[Table]
+
+    def clamp(self, symbols: NDArray[Any]) -> Symbols:
+        """Limit symbols [C, ...] to what the tables can say."""
+        shape = (-1, *[1] * (symbols.ndim - 1))
+        low, high = (
+            np.array([getattr(t, k) for t in self.channels]).reshape(shape) for k in ("low", "high")
+        )
+        return np.clip(symbols, low, high).astype(np.int16)
+
+    def encode(self, symbols: NDArray[Any]) -> tuple[bytes, Symbols]:
+        """See ``SymbolCoder``: symbols beyond a channel's table are clamped."""
+        encoder, clamped = RangeEncoder(), self.clamp(symbols)
+        self.write(encoder, clamped)
+        return encoder.to_bytes(), clamped
+
+    def decode(self, data: bytes, height: int, width: int) -> Symbols:
+        """See ``SymbolCoder``."""
+        decoder = RangeDecoder(data)
+        symbols = self.read(decoder, height * width).reshape(-1, height, width)
+        decoder.finish()
+        return symbols
+
+    def information(self, symbols: NDArray[Any]) -> float:
+        """See ``SymbolCoder``."""
+        counter = BitCounter()
+        self.write(counter, self.clamp(symbols))
+        return counter.bits
+
+    def write(self, encoder: RangeEncoder | BitCounter, symbols: Symbols) -> None:
+        """Code symbols [C, ...], all within their tables."""
+        for table, plane in zip(self.channels, symbols, strict=True):
+            if len(table.weights) > 1:
+                encoder.write(table, plane.ravel())
+
+    def read(self, decoder: RangeDecoder, n: int) -> Symbols:
+        """Decode n symbols a channel, [C, n]."""
+        symbols = np.empty((len(self.channels), n), dtype=np.int16)
+        for table, plane in zip(self.channels, symbols, strict=True):
+            plane[:] = decoder.read(table, n) if len(table.weights) > 1 else table.low
+        return symbols
 
 
 class Tables:
-    """All tables of a bundle, as three flat arrays that a bundle can store.
+    """A grid of tables, as three flat arrays that a bundle can store.
 
     Args:
         lengths: uint16 [levels, C], symbols in each table, at least 1.
@@ -137,18 +227,34 @@ class Tables:
             raise UnsupportedError("an entropy table of the bundle does not sum to 2^16")
         self._levels: dict[int, LevelTables] = {}
 
+    @classmethod
+    def load(cls, arrays: Mapping[str, Any], prefix: str) -> Tables:
+        """From the arrays of a bundle; KeyError if one is missing."""
+        return cls(*(arrays[f"{prefix}.{k}"] for k in ("lengths", "low", "weights")))
+
     @property
     def n_channels(self) -> int:
-        """Channels of z."""
+        """Tables a level."""
         return int(self.lengths.shape[1])
+
+    @property
+    def n_levels(self) -> int:
+        """Rows of the grid."""
+        return int(self.lengths.shape[0])
 
     def level(self, level: int) -> LevelTables:
         """The tables of one quality level (kept once made)."""
         if level not in self._levels:
-            lengths, low = self.lengths[level], self.low[level]
             first = level * self.n_channels
-            ends = self._starts[first + 1 : first + self.n_channels + 1]
-            rows = [self.weights[e - n : e] for e, n in zip(ends, lengths.astype(int), strict=True)]
-            high = (low.astype(np.int32) + lengths - 1).astype(np.int16)
-            self._levels[level] = LevelTables(low, high, rows)
+            starts = self._starts[first : first + self.n_channels + 1].tolist()
+            rows = [self.weights[a:b] for a, b in zip(starts, starts[1:], strict=False)]
+            low = self.low[level].tolist()
+            self._levels[level] = LevelTables(
+                [Table(a, row) for a, row in zip(low, rows, strict=True)]
+            )
         return self._levels[level]
+
+    def arrays(self, prefix: str) -> dict[str, Integers]:
+        """For a bundle."""
+        return {f"{prefix}.lengths": self.lengths, f"{prefix}.low": self.low,
+                f"{prefix}.weights": self.weights}  # fmt: skip

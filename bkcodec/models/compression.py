@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ class ModelConfig:
     Attributes:
         N: width of the custom VAE at 1/8 resolution (twice that at 1/16).
         M: channels of z, and of the custom VAE's latent y.
+        encoder_depths, decoder_depths: residual blocks of the custom VAE at 1/8 and at 1/16.
         anchors: rows of the per-quality tables.
         coarsest, finest: initial quantisation steps at quality 0 and 1, in units of
             orthonormal DCT coefficients of an image in -1..1.
@@ -34,6 +36,8 @@ class ModelConfig:
 
     N: int = 128
     M: int = 224
+    encoder_depths: tuple[int, int] = (3, 4)
+    decoder_depths: tuple[int, int] = (4, 4)
     anchors: int = 10
     coarsest: float = 1.28
     finest: float = 0.052
@@ -42,7 +46,7 @@ class ModelConfig:
     schedule: str = "scaled_linear"
     train_timesteps: int = 1000
 
-    def as_dict(self) -> dict[str, int | float | str]:
+    def as_dict(self) -> dict[str, Any]:
         """For a bundle's header."""
         return asdict(self)
 
@@ -66,7 +70,7 @@ class BkSdmCompression(nn.Module):
         self.config = config
         self.diffusion_steps = diffusion_steps
         latent, width = config.M, 2 * config.N
-        self.vae = Vae(latent, config.N)
+        self.vae = Vae(latent, config.N, config.encoder_depths, config.decoder_depths)
         self.h_a = HyperEncoder(latent, config.M, width)
         self.h_s = HyperDecoder(latent, config.M, width)
         self.unet = DenoisingUNet(latent, width)
@@ -169,7 +173,7 @@ class BkSdmCompression(nn.Module):
         )
 
         def predict(y_t: Tensor, t: Tensor) -> Tensor:
-            return self.unet(y_t, mean, log_scale, t, embedding)
+            return self.unet(y_t, mean, log_scale, t, embedding, texture=steps > 1)
 
         if steps == 1:
             denoised = predict(mean, start)

@@ -6,6 +6,9 @@
                                        2x2 --> blocks at 1/32 --> 1x1, shuffle 2
 ```
 
+The last blocks exist twice: one branch gives the estimate of least distortion (one step from the
+mean), the other denoises noisy latents and may invent texture (several steps).
+
 All latents here are standardised (divided by y_std), so that one noise level means the same for
 every channel. The output branch starts at zero: an untrained U-Net returns the mean.
 """
@@ -22,7 +25,9 @@ from bkcodec.models.blocks import EMBEDDING, Stack, shuffle, timestep_embedding,
 class DenoisingUNet(nn.Module):
     """(y_t, mean, log_scale [B, latent, h, w], t [B], quality embedding [B, E]) -> y_hat."""
 
-    def __init__(self, latent: int, width: int, depth: int = 2, deep_depth: int = 3) -> None:
+    def __init__(
+        self, latent: int, width: int, depth: int = 2, deep_depth: int = 3, texture_depth: int = 3
+    ) -> None:
         super().__init__()
         self.time = nn.Sequential(
             nn.Linear(EMBEDDING, EMBEDDING), nn.ReLU(), nn.Linear(EMBEDDING, EMBEDDING)
@@ -34,15 +39,20 @@ class DenoisingUNet(nn.Module):
         self.up = nn.Conv2d(width, 4 * width, 1)
         self.after = Stack(width, depth, conditioned=True)
         self.head = zero_(nn.Conv2d(width, latent, 1))
+        self.texture_after = Stack(width, texture_depth, conditioned=True)
+        self.texture_head = zero_(nn.Conv2d(width, latent, 1))
 
     def forward(
-        self, y_t: Tensor, mean: Tensor, log_scale: Tensor, t: Tensor, embedding: Tensor
-    ) -> Tensor:
-        """See the class."""
+        self, y_t: Tensor, mean: Tensor, log_scale: Tensor, t: Tensor, embedding: Tensor,
+        texture: bool = False,
+    ) -> Tensor:  # fmt: skip
+        """See the class; ``texture`` chooses the branch."""
         embedding = embedding + self.time(timestep_embedding(t))
         height, width = y_t.shape[-2:]
         h = self.before(self.stem(torch.cat([y_t, mean, log_scale], dim=1)), embedding)
         even = F.pad(h, (0, width % 2, 0, height % 2))
         deep = shuffle(self.up(self.deep(self.down(even), embedding)), 2)
         h = h + deep[..., :height, :width]
+        if texture:
+            return mean + self.texture_head(self.texture_after(h, embedding))
         return mean + self.head(self.after(h, embedding))

@@ -27,13 +27,13 @@ class VaeEncoder(nn.Module):
 
     stride = STRIDE
 
-    def __init__(self, latent: int, width: int, depth: int = 3, deep_depth: int = 4) -> None:
+    def __init__(self, latent: int, width: int, depths: tuple[int, int] = (3, 4)) -> None:
         super().__init__()
         self.linear = nn.Conv2d(3 * STRIDE**2, latent, 1)
         self.stem = nn.Conv2d(3 * 64, width, 1)
-        self.fine = Stack(width, depth)
+        self.fine = Stack(width, depths[0])
         self.down = nn.Conv2d(width, 2 * width, 2, stride=2)
-        self.coarse = Stack(2 * width, deep_depth)
+        self.coarse = Stack(2 * width, depths[1])
         self.head = zero_(nn.Conv2d(2 * width, latent, 1))
         with torch.no_grad():
             zero_(self.linear).weight.copy_(dct_basis(latent)[:, :, None, None])
@@ -49,13 +49,13 @@ class VaeEncoder(nn.Module):
 class VaeDecoder(nn.Module):
     """y_hat [B, latent, H/16, W/16] -> x_hat [B, 3, H, W], about 0..1, not clipped."""
 
-    def __init__(self, latent: int, width: int, depth: int = 4, deep_depth: int = 4) -> None:
+    def __init__(self, latent: int, width: int, depths: tuple[int, int] = (4, 4)) -> None:
         super().__init__()
         self.linear = nn.Conv2d(latent, 3 * STRIDE**2, 1)
         self.stem = nn.Conv2d(latent, 2 * width, 1)
-        self.coarse = Stack(2 * width, deep_depth)
+        self.coarse = Stack(2 * width, depths[1])
         self.up = nn.Conv2d(2 * width, 4 * width, 1)
-        self.fine = Stack(width, depth)
+        self.fine = Stack(width, depths[0])
         self.head = zero_(nn.Conv2d(width, 3 * 64, 1))
         with torch.no_grad():
             zero_(self.linear).weight.copy_(dct_basis(latent).t()[:, :, None, None])
@@ -73,9 +73,12 @@ class Vae(nn.Module):
 
     y_std: Tensor
 
-    def __init__(self, latent: int, width: int) -> None:
+    def __init__(
+        self, latent: int, width: int, encoder_depths: tuple[int, int] = (3, 4),
+        decoder_depths: tuple[int, int] = (4, 4),
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.encoder = VaeEncoder(latent, width)
-        self.decoder = VaeDecoder(latent, width)
+        self.encoder = VaeEncoder(latent, width, encoder_depths)
+        self.decoder = VaeDecoder(latent, width, decoder_depths)
         # Standard deviation of y per channel over photos; training measures it at the start.
         self.register_buffer("y_std", torch.ones(latent))

@@ -59,6 +59,10 @@ from bkcodec.options import positive_range
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
 )
+@click.option(
+    "--init-from", metavar="BUNDLE", help="Name or file of a bundle whose networks to start from."
+)
+@click.option("--ms-ssim-weight", type=click.FloatRange(0, 1), default=0.7, show_default=True)
 @click.option("--resume", is_flag=True, help="Go on with the run in the output folder.")
 @click.option(
     "--export",
@@ -96,13 +100,24 @@ def train(**given: Any) -> None:
         batch_size=given["batch_size"], image_size=given["image_size"],
         max_minutes=given["max_minutes"], max_steps=given["max_steps"], lr=given["lr"],
         lambda_min=given["lambda_"][0], lambda_max=given["lambda_"][1], seed=given["seed"],
+        ms_ssim_weight=given["ms_ssim_weight"],
     )  # fmt: skip
     config = ModelConfig(N=given["n"], M=given["m"])
     record = {"options": asdict(options), "model": asdict(config), "data": given["data"].name,
               "command": "bkcodec " + " ".join(sys.argv[1:])}  # fmt: skip
+    init = None
+    if given["init_from"] is not None:
+        import torch
+
+        from bkcodec.bundle import find_bundle, load_bundle
+
+        bundle = load_bundle(find_bundle(given["init_from"]))
+        init = {k: torch.from_numpy(v).float() for k, v in bundle.networks.items()}
+        record["init_from"] = {"name": bundle.name, "fingerprint": bundle.fingerprint.hex(),
+                               "provenance": bundle.header["provenance"]}  # fmt: skip
     try:
         loop.start(options, config, given["data"], given["val"], given["output"], record,
-                   resume=given["resume"], device=given["device"])  # fmt: skip
+                   resume=given["resume"], device=given["device"], init=init)  # fmt: skip
     except FloatingPointError as error:
         raise BkcError(str(error)) from error
 

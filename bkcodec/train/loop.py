@@ -20,13 +20,13 @@ from bkcodec.models.compression import BkSdmCompression, ModelConfig
 from bkcodec.train.checkpoint import load_checkpoint, save_checkpoint
 from bkcodec.train.data import Photos
 from bkcodec.train.losses import RateDistortion
-from bkcodec.train.prior import ContinuousPrior
+from bkcodec.train.context import ContextConfig, ContextNetwork, group_sizes
 from bkcodec.train.validate import SIDE, validate
 
 log = logging.getLogger(__name__)
 
 RECORD, VALIDATION = "run.json", "validation.json"
-PRIOR_STEPS = 250  # steps in which only the tables are fitted
+PRIOR_STEPS = 400  # steps in which only the tables are fitted
 REPORT_STEPS = 50
 SLOW = ("vae.encoder.linear", "vae.decoder.linear", "h_a.linear", "h_s.linear")
 
@@ -59,13 +59,14 @@ class Trainer:
 
     def __init__(
         self, options: TrainOptions, config: ModelConfig, train: Photos, val: Photos,
-        folder: Path, device: torch.device,
+        folder: Path, device: torch.device, init: dict[str, Tensor] | None = None,
     ) -> None:  # fmt: skip
+        self.init = init
         self.options, self.train, self.val, self.folder = options, train, val, folder
         self.device = device
         torch.manual_seed(options.seed)
         self.model = BkSdmCompression(config).to(memory_format=torch.channels_last).to(self.device)
-        self.prior = ContinuousPrior(config.M).to(self.device)
+        self.prior = ContextNetwork(_context(config), config.anchors).to(self.device)
         self.networks = nn.ModuleDict({"model": self.model, "prior": self.prior})
         self.ema = torch.optim.swa_utils.AveragedModel(
             self.networks, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(1.0),
@@ -85,6 +86,9 @@ class Trainer:
             )
             log.info("resumed at step %d, %.1f minutes", self.step, self.elapsed / 60)
         else:
+            if self.init is not None:
+                missing, odd = self.model.load_state_dict(self.init, strict=False)
+                log.info("initialised; new: %d tensors, unused: %d", len(missing), len(odd))
             self._measure_spread()
             self._fit_prior()
         writer = SummaryWriter(str(folder / "tensorboard"))
@@ -148,17 +152,22 @@ class Trainer:
     def _groups(self) -> list[dict[str, object]]:
         """Adam's groups: the DCT matrices learn 20 times slower, the tables 8 times faster."""
         lr = self.options.lr
-        groups: dict[str, list[Tensor]] = {"slow": [], "tables": [], "networks": []}
+        rates = {"slow": lr / 20, "networks": lr, "tables": lr * 8,
+                 "context": lr * 3, "first": lr * 8}  # fmt: skip
+        groups: dict[str, list[Tensor]] = {name: [] for name in rates}
         for name, parameter in self.networks.named_parameters():
             if not parameter.requires_grad:
                 continue
             if name.removeprefix("model.").startswith(SLOW):
                 groups["slow"].append(parameter)
-            elif name.startswith("prior.") or ".quantiser." in name:
+            elif name.startswith("prior.first."):
+                groups["first"].append(parameter)
+            elif name.startswith("prior."):
+                groups["context"].append(parameter)
+            elif ".quantiser." in name:
                 groups["tables"].append(parameter)
             else:
                 groups["networks"].append(parameter)
-        rates = {"slow": lr / 20, "tables": lr * 8, "networks": lr}
         return [{"params": groups[k], "lr": rates[k], "base_lr": rates[k]} for k in groups]
 
     @torch.no_grad()
@@ -167,23 +176,25 @@ class Trainer:
             [self.train.batch(self.options.seed, -1 % 2**31 - i, 8, 192) for i in range(8)]
         )
         y, z = self.model.analyse(x.to(self.device))
-        self.model.vae.y_std.copy_(y.std(dim=(0, 2, 3)))
-        self.prior.z_std.copy_(z.std(dim=(0, 2, 3)))
+        if self.init is None:
+            self.model.vae.y_std.copy_(y.std(dim=(0, 2, 3)))
+        self.prior.measure(z)
 
     def _fit_prior(self) -> None:
         """Fit the density of the untrained transform alone; the joint start needs it."""
         optimizer = torch.optim.Adam(
-            [p for p in self.prior.parameters() if p.requires_grad], lr=2e-2
+            self._groups()[3:], betas=(0.9, 0.98)
         )
         for step in range(PRIOR_STEPS):
             x = self.train.batch(self.options.seed, 2**30 + step, self.options.batch_size, 128)
             with torch.no_grad():
                 _, z = self.model.analyse(x.to(self.device))
-                size = self.model.quantiser.step(torch.rand(len(z), device=self.device))
+                quality = torch.rand(len(z), device=self.device)
+                size = self.model.quantiser.step(quality)
             for group in optimizer.param_groups:
-                group["lr"] = 2e-2 if step < PRIOR_STEPS // 2 else 4e-3
+                group["lr"] = group["base_lr"] * (4 if step < PRIOR_STEPS // 2 else 1)
             noisy = z + (torch.rand_like(z) - 0.5) * size
-            loss = self.prior.bits(noisy, size).mean() / x[0, 0].numel()
+            loss = self.prior.bits(noisy, torch.round(z / size), size, quality).mean() / x[0, 0].numel()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -200,7 +211,7 @@ class Trainer:
 
 def start(
     options: TrainOptions, config: ModelConfig, data: Path, val: Path, folder: Path,
-    record: dict[str, Any], *, resume: bool, device: str,
+    record: dict[str, Any], *, resume: bool, device: str, init: dict[str, Tensor] | None = None,
 ) -> Trainer:  # fmt: skip
     """Begin or continue a run; ``record`` says what it is and is kept in its folder.
 
@@ -230,9 +241,13 @@ def start(
     package_log.setLevel(logging.INFO)
     package_log.addHandler(handler)
     try:
-        trainer = Trainer(options, config, photos, val_photos, folder, pick_device(device))
+        trainer = Trainer(options, config, photos, val_photos, folder, pick_device(device), init)
         trainer.run()
     finally:
         package_log.removeHandler(handler)
         handler.close()
     return trainer
+
+
+def _context(config: ModelConfig) -> ContextConfig:
+    return ContextConfig(groups=group_sizes(config.M))

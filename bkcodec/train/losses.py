@@ -6,13 +6,14 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from pytorch_msssim import ms_ssim
 from torch import Tensor
 
 from bkcodec.models.compression import BkSdmCompression
 from bkcodec.models.diffusion import BETA_SCHEDULES
-from bkcodec.train.prior import ContinuousPrior
+from bkcodec.train.context import ContextNetwork
 
 if TYPE_CHECKING:
     from bkcodec.train.loop import TrainOptions
@@ -23,6 +24,7 @@ MS_SSIM_TO_MSE = 1270.0
 ROUND_TRIP_SHARE = 0.08  # part of the samples in which the VAE decoder sees y itself
 DIFFUSION_WEIGHT = 0.1
 SCALE_WEIGHT = 0.02
+CHROMA_WEIGHT = 0.5  # of the squared error of mean chroma in 8 x 8 pixels: faint colours stay
 
 
 class RateDistortion:
@@ -33,7 +35,7 @@ class RateDistortion:
     """
 
     def __init__(
-        self, model: BkSdmCompression, prior: ContinuousPrior, options: TrainOptions
+        self, model: BkSdmCompression, prior: ContextNetwork, options: TrainOptions
     ) -> None:
         self.model, self.prior, self.options = model, prior, options
         c = model.config
@@ -53,10 +55,9 @@ class RateDistortion:
         y, z = model.analyse(x)
         step = model.quantiser.step(quality)
         noisy = z + (uniform(*z.shape) - 0.5) * step
-        bpp = self.prior.bits(noisy, step) / x[0, 0].numel()
-
         scaled = z / step
         symbols = scaled + (scaled.round() - scaled).detach()
+        bpp = self.prior.bits(noisy, symbols, step, quality) / x[0, 0].numel()
         z_hat = model.quantiser.dequantise(symbols, quality)
         mean, log_scale, embedding = model.hyper_synthesis(z_hat, quality)
         y_hat = model.denoise_once(mean, log_scale, quality, embedding)
@@ -69,6 +70,7 @@ class RateDistortion:
         dissimilarity = 1 - ms_ssim(x_hat, x, data_range=1.0, size_average=False)
         share = self.options.ms_ssim_weight
         distortion = (1 - share) * 255**2 * mse + share * MS_SSIM_TO_MSE * dissimilarity
+        distortion = distortion + CHROMA_WEIGHT * 255**2 * _chroma_error(x_hat - x)
         low, high = math.log(self.options.lambda_min), math.log(self.options.lambda_max)
         lam = torch.exp(low + (high - low) * quality)
         # Divided by sqrt(lambda), all qualities pull about equally hard.
@@ -100,5 +102,14 @@ class RateDistortion:
         alpha = self.alphas_cumprod[t].to(clean.device)[:, None, None, None]
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         y_t = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-        predicted = self.model.unet(y_t, mean, log_scale, t.to(clean.device), embedding)
+        predicted = self.model.unet(
+            y_t, mean, log_scale, t.to(clean.device), embedding, texture=True
+        )
         return (predicted - clean).square().mean()
+
+
+def _chroma_error(error: Tensor) -> Tensor:
+    """Squared error [B] of two orthonormal chroma axes, averaged over 8 x 8 pixels before."""
+    red, green, blue = F.avg_pool2d(error, 8).unbind(dim=1)
+    chroma = torch.stack([(red - blue) / 2**0.5, (red - 2 * green + blue) / 6**0.5], dim=1)
+    return chroma.square().mean(dim=(1, 2, 3))

@@ -26,6 +26,10 @@ class ContinuousPrior(EntropyBottleneck):
 
     def bits(self, z: Tensor, step: Tensor) -> Tensor:
         """Information of z [B, C, h, w] (a multiple of ``step`` [B, C, 1, 1], or noisy): [B]."""
+        return self.bits_of_symbols(z, step).sum(dim=(1, 2, 3))
+
+    def bits_of_symbols(self, z: Tensor, step: Tensor) -> Tensor:
+        """As ``bits``, of each value: [B, C, h, w]."""
         scale = self.z_std[None, :, None, None]
         half = (step / scale / 2).expand_as(z)
         lower, upper = (
@@ -34,7 +38,7 @@ class ContinuousPrior(EntropyBottleneck):
         )
         sign = -torch.sign(lower + upper).detach()  # the side where sigmoid does not saturate
         p = (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).abs()
-        return -torch.log2(p.clamp_min(1e-9)).sum(dim=(1, 2, 3))
+        return -torch.log2(p.clamp_min(1e-9))
 
     def cumulative(self, v: Tensor) -> Tensor:
         """Learned cumulative at v [C, n] (units of z) -> [C, n] in 0..1."""

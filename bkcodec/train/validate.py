@@ -1,4 +1,4 @@
-"""Validation on held-out photos: rounded symbols, rate from the learned density."""
+"""Validation on held-out photos: rounded symbols, rate from the prior in training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pytorch_msssim import ms_ssim
 
 from bkcodec.models.compression import BkSdmCompression
 from bkcodec.train.data import Photos
-from bkcodec.train.prior import ContinuousPrior
+from bkcodec.train.context import ContextNetwork
 
 QUALITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SIDE = 320
@@ -31,7 +31,7 @@ class Row:
 
 @torch.no_grad()
 def validate(
-    model: BkSdmCompression, prior: ContinuousPrior, photos: Photos, device: torch.device
+    model: BkSdmCompression, prior: ContextNetwork, photos: Photos, device: torch.device
 ) -> list[Row]:
     """Code the centre 320 x 320 pixels of every photo at five qualities, one row each."""
     rows = []
@@ -42,8 +42,9 @@ def validate(
             crop = torch.from_numpy(image[top : top + SIDE, left : left + SIDE].copy())
             x = crop.permute(2, 0, 1)[None].to(device).float() / 255
             out = model(x, quality)
-            step = model.quantiser.step(torch.full((1,), quality, device=device))
-            bits = prior.bits(out["symbols"] * step, step)
+            level = torch.full((1,), quality, device=device)
+            step = model.quantiser.step(level)
+            bits = prior.bits(out["symbols"] * step, out["symbols"], step, level)
             x_hat = (out["x_hat"].clamp(0, 1) * 255).round() / 255
             mse = (x_hat - x).square().mean().clamp_min(1e-9)
             similarity = ms_ssim(x_hat, x, data_range=1.0)

@@ -1,0 +1,296 @@
+"""The context prior: symbols predicted from symbols decoded before, in exact integer arithmetic.
+
+Channels are coded in groups, the most variable ones first, and the cells of a group in phases that
+interleave (``PHASES``). A small network predicts the symbols of a phase from all earlier groups
+and from the earlier phases of its own group, through a 3x3 window:
+
+```
+features of earlier groups ---3x3 shared--(+)--> clip --1x1--> clip --1x1--> mean, scale index
+features of known own symbols ---3x3 own---^
+```
+
+The prediction picks one table of a grid (scale index x fraction of the mean); the symbol is coded
+relative to the rounded mean with that table. Of the first group, the first phase knows nothing:
+its channels have tables of their own, as in the factorized prior. formats/bkc-1.md writes down
+every shift and clip; ``exact`` explains why all machines agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bkcodec.entropy import (
+    BitCounter,
+    Integers,
+    LevelTables,
+    RangeDecoder,
+    RangeEncoder,
+    Symbols,
+    Table,
+    Tables,
+)
+from bkcodec.errors import FormatError, UnsupportedError
+from bkcodec.exact import FEATURE_MAX, HIDDEN_MAX, Cells, Floats, Layer, Network, Whole, convolve
+
+# Phase of a cell at [row % 2][column % 2], by number of phases.
+PHASES = {1: ((0, 0), (0, 0)), 2: ((0, 1), (1, 0)), 4: ((0, 2), (3, 1))}
+FRACTIONS = 16  # means are in 1/16 symbols
+GAIN_SHIFT = 12
+SYMBOL_MAX = 2**15 - 1
+EXCESS_BITS = 17  # a symbol beyond its table is at most 2^17 - 1 away from it
+
+
+class ContextPrior:
+    """The context prior of a bundle.
+
+    Args:
+        groups: number of channels of each group, in coding order.
+        phases: number of phases of each group: 1, 2 or 4.
+        arrays: the bundle's ``prior.*`` arrays without that prefix (see formats/bkc-1.md).
+        first: tables [levels, groups[0]] of the first phase of the first group.
+
+    Raises:
+        UnsupportedError: the arrays contradict each other, or a sum could leave 2^24.
+    """
+
+    def __init__(
+        self, groups: list[int], phases: list[int], arrays: dict[str, Integers], first: Tables
+    ) -> None:
+        self.groups, self.phases, self.arrays, self.first = groups, phases, arrays, first
+        try:
+            if min(groups) < 1 or len(groups) != len(phases) or not set(phases) <= set(PHASES):
+                raise ValueError(f"groups {groups}, phases {phases}")
+            self.ends = np.cumsum(groups).tolist()
+            self.starts = [0, *self.ends[:-1]]
+            self.order = arrays["order"].astype(np.int64)
+            self.coded = arrays["coded"] != 0
+            self.gain, self.mean_gain = (arrays[k].astype(np.int64) for k in ("gain", "mean_gain"))
+            self.magnitude = arrays["magnitude"].astype(np.float32)
+            grid, excess = Tables.load(arrays, "rows"), Tables.load(arrays, "excess")
+            self.rows = [row for i in range(grid.n_levels) for row in grid.level(i).channels]
+            self.n_scales, self.fine = grid.n_levels, int(arrays["fine"][0])
+            self.excess = excess.level(0).channels[0]
+            self._check(grid)
+            self.shared = [self._outgoing(g) for g in range(len(groups))]
+            self.networks = {
+                (g, p): self._network(g, p)
+                for g, n in enumerate(phases) for p in range(n) if (g, p) != (0, 0)
+            }  # fmt: skip
+            self.hidden = self.shared[0].shape[1] // max(1, len(groups) - 1)
+        except (KeyError, ValueError, IndexError, TypeError) as error:
+            raise UnsupportedError(f"the bundle's context prior does not fit: {error}") from error
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of z."""
+        return int(self.ends[-1])
+
+    @property
+    def n_levels(self) -> int:
+        """Quality levels."""
+        return int(self.coded.shape[0])
+
+    def level(self, level: int) -> LevelPrior:
+        """The prior at one quality level."""
+        return LevelPrior(self, level)
+
+    def _check(self, grid: Tables) -> None:
+        wide = (self.n_levels, self.n_channels)
+        if not (
+            sorted(self.order.tolist()) == list(range(self.n_channels))
+            and self.coded.shape == self.gain.shape == self.mean_gain.shape == wide
+            and self.magnitude.shape == (256,)
+            and 0 <= self.magnitude.min() <= self.magnitude.max() <= FEATURE_MAX
+            and grid.n_channels == FRACTIONS
+            and self.first.lengths.shape == (self.n_levels, self.groups[0])
+            and (self.excess.low, self.excess.high) == (0, EXCESS_BITS)
+        ):
+            raise ValueError("shapes or ranges")
+
+    def _outgoing(self, source: int) -> Floats:
+        """Weights from a group's features to the first layers of all later groups, side by side."""
+        a, b = 2 * self.starts[source], 2 * self.ends[source]
+        parts = [np.zeros((9 * (b - a), 0), np.int8)]
+        for g in range(source + 1, len(self.groups)):
+            part = self.arrays[f"{g}.shared"].reshape(9, 2 * self.starts[g], -1)[:, a:b]
+            parts.append(part.reshape(9 * (b - a), -1))
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+    def _network(self, g: int, p: int) -> Network:
+        shared = [self.arrays[f"{g}.shared"]] if g else []
+        network = Network(
+            Layer.load(self.arrays, f"{g}.{p}.1", FEATURE_MAX, *shared),
+            Layer.load(self.arrays, f"{g}.{p}.2", HIDDEN_MAX),
+            Layer.load(self.arrays, f"{g}.{p}.3", HIDDEN_MAX),
+        )
+        inputs = 9 * 2 * self.groups[g] if p else 0
+        outputs = 2 * self.groups[g]
+        if len(network.first.weight) != inputs or network.third.weight.shape[1] != outputs:
+            raise ValueError(f"network {g}.{p}")
+        return network
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """What is coded at once: some channels (positions in coding order) of some cells."""
+
+    cells: Cells
+    channels: Whole
+    mean: Whole  # rounded means [cells, channels]
+    tables: Whole  # index of each symbol's table, likewise
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LevelPrior:
+    """The context prior at one quality level: an ``entropy.SymbolCoder``."""
+
+    prior: ContextPrior
+    index: int
+
+    def encode(self, symbols: NDArray[Any]) -> tuple[bytes, Symbols]:
+        """See ``SymbolCoder``. Where the prior is sure enough, a symbol is not coded."""
+        encoder = RangeEncoder()
+        coded = self._write(encoder, symbols)
+        return encoder.to_bytes(), coded
+
+    def information(self, symbols: NDArray[Any]) -> float:
+        """See ``SymbolCoder``."""
+        counter = BitCounter()
+        self._write(counter, symbols)
+        return counter.bits
+
+    def decode(self, data: bytes, height: int, width: int) -> Symbols:
+        """See ``SymbolCoder``."""
+        decoder, excess = RangeDecoder(data), self.prior.excess
+
+        def first(tables: LevelTables, cells: Cells) -> Whole:
+            return tables.read(decoder, len(cells[0])).T.astype(np.int64)
+
+        def code(part: Part) -> Whole:
+            residual = np.empty(part.mean.size, np.int64)
+            for table, where in self._by_table(part):
+                if len(table.weights) == 1:
+                    residual[where] = table.low
+                    continue
+                values = decoder.read(table, len(where)).astype(np.int64)
+                for i in np.flatnonzero(_is_edge(table, values)).tolist():
+                    n_bits = int(decoder.read(excess, 1)[0])
+                    beyond = (1 << n_bits) - 1 + decoder.read_bits(n_bits)
+                    values[i] += beyond if values[i] == table.high else -beyond
+                residual[where] = values
+            symbols = part.mean + residual.reshape(part.mean.shape)
+            if np.abs(symbols).max(initial=0) > SYMBOL_MAX:
+                raise FormatError("the z section has a symbol beyond 16 bits")
+            return symbols
+
+        symbols = self._walk(height, width, first, code)
+        decoder.finish()
+        return symbols
+
+    def _write(self, encoder: RangeEncoder | BitCounter, symbols: NDArray[Any]) -> Symbols:
+        """Code into ``encoder``; returns what a decoder will read."""
+        wanted = symbols[self.prior.order].clip(-SYMBOL_MAX, SYMBOL_MAX).astype(np.int64)
+
+        def first(tables: LevelTables, cells: Cells) -> Whole:
+            values = tables.clamp(wanted[: len(tables.channels), cells[0], cells[1]])
+            tables.write(encoder, values)
+            return values.T.astype(np.int64)
+
+        def code(part: Part) -> Whole:
+            values = wanted[part.channels[None], part.cells[0][:, None], part.cells[1][:, None]]
+            residual = (values - part.mean).ravel()
+            for table, where in self._by_table(part):
+                if len(table.weights) == 1:
+                    residual[where] = table.low
+                    continue
+                clamped = residual[where].clip(table.low, table.high)
+                encoder.write(table, clamped)
+                beyond = np.abs(residual[where] - clamped)[_is_edge(table, clamped)]
+                for excess in beyond.tolist():
+                    n_bits = (excess + 1).bit_length() - 1
+                    encoder.write(self.prior.excess, np.array([n_bits]))
+                    encoder.write_bits(excess + 1 - (1 << n_bits), n_bits)
+            return part.mean + residual.reshape(part.mean.shape)
+
+        return self._walk(symbols.shape[1], symbols.shape[2], first, code)
+
+    def _walk(
+        self, height: int, width: int, first: Callable[[LevelTables, Cells], Whole],
+        code: Callable[[Part], Whole],
+    ) -> Symbols:  # fmt: skip
+        """Visit all parts in coding order; the callbacks return their symbols [cells, channels]."""
+        prior = self.prior
+        hidden, coded = prior.hidden, prior.coded[self.index]
+        out = np.zeros((prior.n_channels, height, width), np.int16)
+        everywhere = tuple(np.indices((height, width)).reshape(2, -1))
+        spans = list(zip(prior.starts, prior.ends, strict=True))
+        while spans and not coded[slice(*spans[-1])].any():
+            spans.pop()
+        total = np.zeros((height * width, hidden * len(spans)), np.float32)
+        for g, (begin, end) in enumerate(spans):
+            channels = begin + np.flatnonzero(coded[begin:end])
+            features = np.zeros((height + 2, width + 2, 2 * (end - begin)), np.float32)
+            phase_of = np.array(PHASES[prior.phases[g]])[everywhere[0] % 2, everywhere[1] % 2]
+            for p in range(prior.phases[g]):
+                where = np.flatnonzero(phase_of == p)
+                cells = everywhere[0][where], everywhere[1][where]
+                if (g, p) == (0, 0):
+                    tables = prior.first.level(self.index)
+                    values = first(tables, cells)[:, channels]
+                else:
+                    network = prior.networks[g, p]
+                    sums = total[where, hidden * g : hidden * (g + 1)]
+                    if p:
+                        sums += convolve(features, cells, network.first.weight)
+                    values = code(self._part(network(sums, self.index), cells, channels, begin))
+                out[channels[:, None], cells[0], cells[1]] = values.T
+                self._add_features(features, values, cells, channels, begin)
+            later = slice(hidden * (g + 1), hidden * len(spans))
+            weight = prior.shared[g][:, : later.stop - later.start]
+            total[:, later] += convolve(features, everywhere, weight)
+        symbols = np.empty_like(out)
+        symbols[prior.order] = out
+        return symbols
+
+    def _part(self, outputs: Whole, cells: Cells, channels: Whole, begin: int) -> Part:
+        """From a network's outputs [cells, 2 * group] to means and tables of the coded channels."""
+        prior = self.prior
+        mean, scale = np.split(outputs, 2, axis=1)
+        mean, scale = mean[:, channels - begin], scale[:, channels - begin]
+        half = 1 << (GAIN_SHIFT - 1)
+        limit = FRACTIONS * SYMBOL_MAX
+        mean = (mean * prior.mean_gain[self.index, channels] + half) >> GAIN_SHIFT
+        mean, scale = mean.clip(-limit, limit), scale.clip(0, prior.n_scales - 1)
+        rounded = (mean + FRACTIONS // 2) // FRACTIONS
+        fraction = np.where(scale < prior.fine, mean - FRACTIONS * rounded + FRACTIONS // 2,
+                            FRACTIONS // 2)  # fmt: skip
+        return Part(cells, channels, rounded, scale * FRACTIONS + fraction)
+
+    def _add_features(
+        self, features: Floats, values: Whole, cells: Cells, channels: Whole, begin: int
+    ) -> None:
+        """Enter symbols [cells, channels] into a group's features [h + 2, w + 2, 2 * group]."""
+        half = 1 << (GAIN_SHIFT - 1)
+        scaled = (values * self.prior.gain[self.index, channels] + half) >> GAIN_SHIFT
+        rows, columns = cells[0][:, None] + 1, cells[1][:, None] + 1
+        position = 2 * (channels - begin)
+        features[rows, columns, position] = scaled.clip(-FEATURE_MAX, FEATURE_MAX)
+        features[rows, columns, position + 1] = self.prior.magnitude[np.abs(values).clip(max=255)]
+
+    def _by_table(self, part: Part) -> Iterator[tuple[Table, Whole]]:
+        """The tables of a part in rising order, and which of its symbols each one codes."""
+        order = np.argsort(part.tables, axis=None, kind="stable")
+        counts = np.bincount(part.tables.ravel(), minlength=len(self.prior.rows))
+        ends = np.cumsum(counts)
+        for row in np.flatnonzero(counts).tolist():
+            yield self.prior.rows[row], order[ends[row] - counts[row] : ends[row]]
+
+
+def _is_edge(table: Table, symbols: Whole) -> NDArray[np.bool_]:
+    """Symbols behind which an excess is coded."""
+    return (symbols == table.low) | (symbols == table.high)

@@ -1,0 +1,289 @@
+"""The context prior in training: the networks of ``bkcodec.context`` with fake quantisation.
+
+The forward pass rounds weights, activations and outputs to the grids of the integer networks, the
+backward pass ignores the rounding (straight-through). ``integers`` gives the bundle's arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bkcodec.context import FRACTIONS, GAIN_SHIFT, PHASES
+from bkcodec.entropy import Integers
+from bkcodec.exact import EXACT, FEATURE_MAX, HIDDEN_MAX
+from bkcodec.models.blocks import interpolate_rows
+from bkcodec.train.prior import ContinuousPrior
+
+# Integer units of the networks' values: x in the network is the integer x * unit in the bundle.
+FEATURE_UNIT, HIDDEN_UNIT, MEAN_UNIT = 32, 128, 64
+SCALES = 48  # scale indices; a logistic distribution of scale 2^((index - ONE) / PER_OCTAVE) symbols
+PER_OCTAVE, ONE = 4, 20
+FINE = 24  # from this scale index on, means are rounded to whole symbols
+MAX_EXPONENT = 10  # weights are stored in units of 2^-exponent
+
+
+def group_sizes(channels: int) -> tuple[int, ...]:
+    """Groups of 4, 4, 8, 16, 32, 64 channels and the rest."""
+    groups: list[int] = []
+    for size in (4, 4, 8, 16, 32, 64, channels):
+        groups.append(min(size, channels - sum(groups)))
+    return tuple(n for n in groups if n)
+
+
+@dataclass(frozen=True, slots=True)
+class ContextConfig:
+    """Shape of the context prior.
+
+    Attributes:
+        groups: channels of each group.
+        phases: phases of each group.
+        hidden: width of its networks.
+    """
+
+    groups: tuple[int, ...] = (4, 4, 8, 16, 32, 64, 96)
+    phases: tuple[int, ...] = (2, 2, 2, 2, 2, 2, 2)
+    hidden: int = 48
+
+
+class ContextNetwork(nn.Module):
+    """Predicts every symbol of z from what is decoded before it; gives the rate of z.
+
+    Args:
+        config: groups, phases, hidden width; the groups add up to the channels of z.
+        anchors: rows of the per-quality biases.
+    """
+
+    order: Tensor
+    spread: Tensor
+
+    def __init__(self, config: ContextConfig, anchors: int) -> None:
+        super().__init__()
+        self.config, hidden = config, config.hidden
+        channels = sum(config.groups)
+        self.ends = np.cumsum(config.groups).tolist()
+        self.starts = [0, *self.ends[:-1]]
+        self.first = ContinuousPrior(config.groups[0])
+        self.register_buffer("order", torch.arange(channels))  # coding order
+        self.register_buffer("spread", torch.ones(channels))  # of z, in coding order
+        self.shared = nn.ParameterList(
+            _random(hidden, 2 * start, 3) for start in self.starts
+        )  # of group 0: empty
+        networks: dict[str, nn.Module] = {}
+        for g, n in enumerate(config.groups):
+            for p in range(config.phases[g]):
+                if (g, p) != (0, 0):
+                    networks[f"{g}_{p}"] = _Phase(2 * n if p else 0, hidden, 2 * n, anchors)
+        self.networks = nn.ModuleDict(networks)
+
+    @torch.no_grad()
+    def measure(self, z: Tensor) -> None:
+        """Take spread and coding order from sample values of z [B, C, h, w]."""
+        spread = z.std(dim=(0, 2, 3)).clamp_min(1e-4)
+        self.order.copy_(torch.argsort(-spread))
+        self.spread.copy_(spread[self.order])
+        self.first.z_std.copy_(self.spread[: self.config.groups[0]])
+
+    def bits(self, z: Tensor, symbols: Tensor, step: Tensor, quality: Tensor) -> Tensor:
+        """Information of z given its quantised neighbours.
+
+        Args:
+            z: [B, C, h, w]: noisy in training, symbols * step for the rate of symbols.
+            symbols: [B, C, h, w], integers: what the networks see.
+            step: [B, C, 1, 1].
+            quality: [B], 0..1.
+
+        Returns:
+            [B], bits.
+        """
+        z, symbols, step = z[:, self.order], symbols[:, self.order], step[:, self.order]
+        n = self.config.groups[0]
+        begin = _phase_masks(self.config.phases[0], z)[0]
+        bits = (self.first.bits_of_symbols(z[:, :n], step[:, :n]) * begin).sum(dim=(1, 2, 3))
+        mean, log_scale, known = self.predict(symbols, step, quality)
+        scale = torch.exp2(log_scale)
+        residual = (z / step - mean).abs()  # symmetric: the side where sigmoid does not saturate
+        upper, lower = (0.5 - residual) / scale, (-0.5 - residual) / scale
+        p = (torch.sigmoid(upper) - torch.sigmoid(lower)).clamp_min(1e-9)
+        return bits - (torch.log2(p) * known).sum(dim=(1, 2, 3))
+
+    def predict(self, symbols: Tensor, step: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
+        """Means [B, C, h, w] in symbols, log2 of the logistic scale, and where they hold.
+
+        All in coding order, on the grids of the integer prior. They hold everywhere but in the
+        first phase of the first group.
+        """
+        features = self._features(symbols, step)
+        means, scales, known = [], [], []
+        for g, n in enumerate(self.config.groups):
+            masks = _phase_masks(self.config.phases[g], symbols)
+            a, b = 2 * self.starts[g], 2 * self.ends[g]
+            networks = {p: self.networks[f"{g}_{p}"] for p in range(len(masks)) if (g, p) != (0, 0)}
+            exponent = self._first_exponent(g)
+            total = F.conv2d(features[:, :a], _round_to(self.shared[g], exponent), padding=1) if g else 0.0
+            out = torch.zeros_like(symbols[:, :1])
+            for p, network in networks.items():
+                seen = features[:, a:b] * sum(masks[:p]) if p else None
+                out = out + network(total, seen, exponent, quality) * masks[p]
+            means.append(out[:, :n])
+            scales.append(out[:, n:])
+            known.append(sum(masks[p] for p in networks).expand_as(out[:, :n]))
+        ratio = self.spread[None, :, None, None] / step
+        mean = _straight(torch.cat(means, 1) * MEAN_UNIT, torch.round) / MEAN_UNIT * ratio
+        index = PER_OCTAVE * (torch.cat(scales, 1) + torch.log2(ratio)) + ONE
+        index = _straight(index, torch.round).clamp(0, SCALES - 1)
+        fine = _straight(mean * FRACTIONS, torch.round) / FRACTIONS
+        mean = torch.where(index < FINE, fine, _straight(mean, torch.round))
+        return mean, (index - ONE) / PER_OCTAVE, torch.cat(known, 1)
+
+    @torch.no_grad()
+    def integers(self, steps: Tensor) -> dict[str, Integers]:
+        """The bundle's arrays, all but the tables, for step sizes [levels, C]."""
+        levels = len(steps)
+        quality = torch.linspace(0, 1, levels, device=steps.device)
+        ratio = self.spread / steps[:, self.order]  # [levels, C]
+        one = 1 << GAIN_SHIFT
+        arrays: dict[str, Integers] = {
+            "order": self.order.cpu().numpy().astype(np.int16),
+            "gain": _whole(one * FEATURE_UNIT / ratio, np.int32),
+            "mean_gain": _whole(one * FRACTIONS * ratio / MEAN_UNIT, np.int32),
+            "magnitude": _whole(_magnitude(torch.arange(256.0)), np.uint8),
+            "fine": np.array([FINE], np.int16),
+        }
+        for g, n in enumerate(self.config.groups):
+            exponent = self._first_exponent(g)
+            if g:
+                arrays[f"{g}.shared"] = _matrix(self.shared[g], exponent)
+            for p in range(self.config.phases[g]):
+                if (g, p) != (0, 0):
+                    offset = torch.log2(ratio[:, self.starts[g] : self.starts[g] + n])
+                    network = self.networks[f"{g}_{p}"]
+                    for name, array in network.integers(quality, exponent, offset).items():
+                        arrays[f"{g}.{p}.{name}"] = array
+        return arrays
+
+    def _features(self, symbols: Tensor, step: Tensor) -> Tensor:
+        """Symbols in coding order -> [B, 2 C, h, w], value and magnitude of each channel."""
+        limit = FEATURE_MAX / FEATURE_UNIT
+        value = symbols * (step / self.spread[None, :, None, None])
+        value = _straight(value * FEATURE_UNIT, torch.round) / FEATURE_UNIT
+        pair = torch.stack([value.clamp(-limit, limit), _magnitude(symbols) / FEATURE_UNIT], dim=2)
+        return pair.flatten(1, 2)
+
+    def _first_exponent(self, g: int) -> Tensor:
+        """Of the first layers of a group, whose products meet in one sum."""
+        parts = [self.shared[g]] if g else []
+        for p in range(self.config.phases[g]):
+            if p:
+                parts.append(self.networks[f"{g}_{p}"].own)
+        return _exponent(torch.cat([w.flatten(1) for w in parts], dim=1), FEATURE_MAX, least=3) if parts else torch.zeros(0)
+
+
+class _Phase(nn.Module):
+    """The three layers of one phase; all outputs [B, outputs, h, w]."""
+
+    def __init__(self, own: int, hidden: int, outputs: int, anchors: int) -> None:
+        super().__init__()
+        self.own = _random(hidden, own, 3)
+        self.second, self.third = _random(hidden, hidden, 1), _random(outputs, hidden, 1)
+        nn.init.zeros_(self.third)
+        self.bias1, self.bias2, self.bias3 = (
+            nn.Parameter(torch.zeros(anchors, n)) for n in (hidden, hidden, outputs)
+        )
+        with torch.no_grad():
+            self.bias3[:, outputs // 2 :] = -1.0
+
+    def forward(
+        self, total: Tensor | float, seen: Tensor | None, exponent: Tensor, quality: Tensor
+    ) -> Tensor:
+        """Sums over earlier groups, features of own symbols -> means and log2 scales."""
+        if seen is not None:
+            total = total + F.conv2d(seen, _round_to(self.own, exponent), padding=1)
+        out = total + interpolate_rows(self.bias1, quality)[:, :, None, None]
+        for weight, bias in ((self.second, self.bias2), (self.third, self.bias3)):
+            rounded = _round_to(weight, _exponent(weight.flatten(1), HIDDEN_MAX, least=1))
+            out = F.conv2d(_activate(out), rounded)
+            out = out + interpolate_rows(bias, quality)[:, :, None, None]
+        return out
+
+    def integers(self, quality: Tensor, exponent: Tensor, offset: Tensor) -> dict[str, Integers]:
+        """Arrays of the three layers; ``offset`` [levels, outputs / 2] is added to log2 scales."""
+        outputs = len(self.third)
+        units = torch.full((outputs,), float(MEAN_UNIT))
+        units[outputs // 2 :] = PER_OCTAVE
+        added = torch.cat([torch.zeros_like(offset), offset + ONE / PER_OCTAVE], dim=1)
+        exponents = [exponent, *(_exponent(w.flatten(1), HIDDEN_MAX, least=1) for w in (self.second, self.third))]
+        hidden = torch.full((len(self.second),), float(HIDDEN_UNIT))
+        arrays: dict[str, Integers] = {}
+        for i, (weight, bias, k, unit_in, unit_out, extra) in enumerate((
+            (self.own, self.bias1, exponents[0], FEATURE_UNIT, hidden, 0.0),
+            (self.second, self.bias2, exponents[1], HIDDEN_UNIT, hidden, 0.0),
+            (self.third, self.bias3, exponents[2], HIDDEN_UNIT, units, added),
+        ), 1):  # fmt: skip
+            rows = interpolate_rows(bias, quality) + extra
+            arrays[f"{i}.weight"] = _matrix(weight, k)
+            arrays[f"{i}.bias"] = _whole(rows * torch.exp2(k) * unit_in, np.int32)
+            arrays[f"{i}.shift"] = _whole(k + math.log2(unit_in) - torch.log2(unit_out), np.int8)
+        return arrays
+
+
+def _random(outputs: int, inputs: int, side: int) -> nn.Parameter:
+    spread = math.sqrt(2 / max(1, inputs * side * side))
+    return nn.Parameter(torch.randn(outputs, inputs, side, side) * spread)
+
+
+def _phase_masks(phases: int, like: Tensor) -> list[Tensor]:
+    """[1, 1, h, w] each, 1 where a cell belongs to the phase."""
+    height, width = like.shape[-2:]
+    pattern = torch.tensor(PHASES[phases], device=like.device)
+    rows, columns = torch.arange(height) % 2, torch.arange(width) % 2
+    phase = pattern[rows][:, columns]
+    return [(phase == p).to(like)[None, None] for p in range(phases)]
+
+
+def _straight(x: Tensor, rounding: object) -> Tensor:
+    """``rounding`` of x, with the gradient of x."""
+    return x + (rounding(x) - x).detach()  # type: ignore[operator]
+
+
+def _magnitude(symbols: Tensor) -> Tensor:
+    """log2(1 + |symbol|) in 1/16, an integer of 0..127."""
+    return _straight(16 * torch.log2(1 + symbols.abs()), torch.round).clamp(max=FEATURE_MAX)
+
+
+def _activate(x: Tensor) -> Tensor:
+    return _straight(x * HIDDEN_UNIT, torch.round).clamp(0, HIDDEN_MAX) / HIDDEN_UNIT
+
+
+@torch.no_grad()
+def _exponent(rows: Tensor, largest: int, least: int) -> Tensor:
+    """Largest k, a row, with |w| * 2^k <= 127 and all sums for inputs of ``largest`` exact."""
+    if not rows.shape[1]:
+        return torch.full((len(rows),), float(MAX_EXPONENT), device=rows.device)
+    reach = 0.9 * EXACT / largest  # the rest is for the bias
+    limits = torch.stack([127 / rows.abs().amax(1), reach / rows.abs().sum(1)]).amin(0)
+    return torch.log2(limits).floor().clamp(least, MAX_EXPONENT)
+
+
+def _round_to(weight: Tensor, exponent: Tensor) -> Tensor:
+    """Weights [outputs, ...] to multiples of 2^-exponent of at most 127."""
+    unit = torch.exp2(exponent).reshape(-1, *[1] * (weight.ndim - 1))
+    return _straight(weight * unit, torch.round).clamp(-127, 127) / unit
+
+
+@torch.no_grad()
+def _matrix(weight: Tensor, exponent: Tensor) -> Integers:
+    """[outputs, inputs, side, side] -> int8 [side * side * inputs, outputs]."""
+    unit = torch.exp2(exponent).reshape(-1, 1, 1, 1)
+    whole = (weight * unit).round().clamp(-127, 127).permute(2, 3, 1, 0)
+    return _whole(whole.reshape(-1, len(weight)), np.int8)
+
+
+def _whole(x: Tensor, dtype: type[np.integer]) -> Integers:  # type: ignore[type-arg]
+    limit = np.iinfo(dtype)
+    return x.double().round().clamp(int(limit.min), int(limit.max)).cpu().numpy().astype(dtype)
