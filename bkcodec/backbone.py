@@ -46,11 +46,11 @@ def load_model(path: Path, device: str = "auto") -> tuple[BkSdmCompression, Bund
         model = BkSdmCompression(ModelConfig(**bundle.header["model"]))
         state = {k: torch.from_numpy(v.astype(np.float32)) for k, v in bundle.networks.items()}
         model.load_state_dict(state)
-        model.tables = bundle.tables
+        model.prior = bundle.prior
         if not all(torch.isfinite(v).all() for v in state.values()):
             raise ValueError("weights that are not finite")
-        if bundle.tables.lengths.shape != (LEVELS, model.config.M):
-            raise ValueError(f"tables for {bundle.tables.lengths.shape} levels and channels")
+        if (bundle.prior.n_levels, bundle.prior.n_channels) != (LEVELS, model.config.M):
+            raise ValueError(f"a prior of {bundle.prior.n_channels} channels")
         if bundle.header["stride"] != model.stride:
             raise ValueError(f"stride {bundle.header['stride']}")
         model = model.to(pick_device(device)).to(memory_format=torch.channels_last)
@@ -97,5 +97,5 @@ def create_bk_sdm_compression_model(
     ladder = torch.linspace(0, 1, LEVELS)
     with torch.no_grad():
         steps = model.quantiser.step(ladder)[:, :, 0, 0].numpy()
-    model.tables = build_tables(laplace_cumulative(spread), steps, 16 * np.ones(M))
+    model.prior = build_tables(laplace_cumulative(spread), steps, 16 * np.ones(M))
     return model.eval()

@@ -1,12 +1,14 @@
-"""Bundles: one .safetensors file with networks, integer tables and configuration.
+"""Bundles: one .safetensors file with networks, an integer prior and configuration.
 
 The safetensors metadata has one key, ``bkcodec``: JSON with ``version`` (1), ``name``, ``licence``,
 ``stride``, ``parts`` (which network fills each role), ``model`` (the sizes of the
 networks) and ``provenance``. Tensors: ``net.*`` are the networks (float16 or float32);
-``tables.lengths``, ``tables.low``, ``tables.weights`` are the entropy tables (see ``entropy``).
+``tables.lengths``, ``tables.low``, ``tables.weights`` are entropy tables (see ``entropy``); where
+there are ``prior.*`` arrays, they are the context prior (see ``context``), else the tables are the
+factorized one.
 
 The fingerprint of a bundle is the first 4 bytes of a SHA-256 over what the bitstream depends on:
-the stride, the tables and the quantisation steps. Decoder networks are not part of it, so they may
+the stride, the prior and the quantisation steps. Decoder networks are not part of it, so they may
 improve without breaking files.
 
 ``weights/manifest.json`` lists the shipped bundles: name, file, fingerprint, SHA-256, licence.
@@ -29,7 +31,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from bkcodec.context import ContextPrior
     from bkcodec.entropy import Tables
+
+    Prior = Tables | ContextPrior
 
 BUNDLE_VERSION = 1
 _HERE = Path(__file__).resolve().parent
@@ -54,14 +59,14 @@ class Bundle:
 
     Attributes:
         header: the JSON of the safetensors metadata.
-        tables: the entropy tables of all quality levels.
+        prior: codes the symbols; ``prior.level(i)`` is an ``entropy.SymbolCoder``.
         networks: float arrays by name, as stored.
         fingerprint: 4 bytes.
     """
 
     path: Path
     header: dict[str, Any]
-    tables: Tables
+    prior: Prior
     networks: dict[str, NDArray[np.floating[Any]]]
     fingerprint: bytes
 
@@ -152,44 +157,50 @@ def _parse(path: Path, data: bytes) -> Bundle:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
+    from bkcodec.context import ContextPrior
     from bkcodec.entropy import Tables
 
     header = _header(path, data)
     try:
         arrays = load(data)
-        tables = Tables(*(arrays.pop(f"tables.{k}") for k in ("lengths", "low", "weights")))
-        mark = fingerprint(header["stride"], tables, arrays["net.quantiser.log_step"])
+        mark = fingerprint(header["stride"], arrays)
+        tables = Tables.load(arrays, "tables")
+        parts: dict[str, dict[str, Any]] = {"net": {}, "prior": {}, "tables": {}}
+        for name, array in arrays.items():
+            part, key = name.split(".", 1)
+            parts[part][key] = array
     except (SafetensorError, KeyError, ValueError, TypeError, struct.error) as error:
         raise UnsupportedError(f"{path}: not a complete bkcodec bundle ({error})") from error
-    networks = {k.removeprefix("net."): v for k, v in arrays.items()}
-    return Bundle(path, header, tables, networks, mark)
+    prior = ContextPrior(parts["prior"], tables) if parts["prior"] else tables
+    return Bundle(path, header, prior, parts["net"], mark)
 
 
 def save_bundle(
     path: Path,
     header: dict[str, Any],
     networks: dict[str, NDArray[np.floating[Any]]],
-    tables: Tables,
+    prior: Prior,
 ) -> Bundle:
     """Write a bundle file and return it as loaded."""
+    import numpy as np
     from safetensors.numpy import save
 
-    arrays: dict[str, NDArray[Any]] = {f"net.{k}": v for k, v in networks.items()}
-    arrays |= {"tables.lengths": tables.lengths, "tables.low": tables.low,
-               "tables.weights": tables.weights}  # fmt: skip
-    header = {"version": BUNDLE_VERSION, **header}
-    data = save(arrays, {"bkcodec": json.dumps(header, sort_keys=True)})
-    write_whole(path, data, force=True)
+    arrays = {f"net.{k}": v for k, v in networks.items()} | prior.bundled()
+    arrays = {k: np.ascontiguousarray(v) for k, v in arrays.items()}  # save() takes it for granted
+    text = json.dumps({"version": BUNDLE_VERSION, **header}, sort_keys=True)
+    write_whole(path, save(arrays, {"bkcodec": text}), force=True)
     load_bundle.cache_clear()
-    return _parse(path, data)
+    return load_bundle(path)
 
 
-def fingerprint(stride: int, tables: Tables, log_step: NDArray[np.floating[Any]]) -> bytes:
-    """First 4 bytes of the SHA-256 over what the bitstream depends on."""
-    digest = hashlib.sha256(struct.pack("<III", stride, *tables.lengths.shape))
-    for array in (tables.lengths.astype("<u2"), tables.low.astype("<i2"),
-                  tables.weights.astype("<u2"), log_step.astype("<f4")):  # fmt: skip
-        digest.update(array.tobytes())
+def fingerprint(stride: int, arrays: dict[str, Any]) -> bytes:
+    """First 4 bytes of the SHA-256 over what the bitstream depends on (see formats/bkc-1.md)."""
+    digest = hashlib.sha256(struct.pack("<I", stride))
+    names = [k for k in arrays if k.startswith(("prior.", "tables."))]
+    for name in sorted([*names, "net.quantiser.log_step"]):
+        array = arrays[name]
+        digest.update(name.encode() + b"\0" + struct.pack(f"<B{array.ndim}I", array.ndim, *array.shape))
+        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
     return digest.digest()[:4]
 
 

@@ -88,11 +88,11 @@ class Codec:
         blocks = {k: getattr(picture, k) for k in ("icc", "exif", "xmp") if k not in options.strip}
 
         def at(level: int) -> Encoded:
-            symbols = self._quantise(z, level)
+            string, symbols = self.bundle.prior.level(level).encode(self._quantise(z, level))
             width, height = picture.size
             container = Container(
                 self.bundle.fingerprint, width, height, self.model.stride, level,
-                self.bundle.tables.level(level).encode(symbols),
+                string,
                 alpha=alpha, greyscale=picture.greyscale, **blocks,
             )  # fmt: skip
             return Encoded(container_to_bytes(container), level, symbols)
@@ -135,8 +135,8 @@ class Codec:
             and container.timestep >= self.model.config.train_timesteps
         ):
             raise FormatError(f"timestep {container.timestep} is beyond the bundle's schedule")
-        tables = self.bundle.tables.level(container.level)
-        symbols = _guard_memory(lambda: tables.decode(container.z, *container.z_shape))
+        coder = self.bundle.prior.level(container.level)
+        symbols = _guard_memory(lambda: coder.decode(container.z, *container.z_shape))
         rgb = _guard_memory(lambda: self._synthesise(symbols, container, options))
         if container.greyscale:
             rgb = np.repeat(_luma(rgb)[..., None], 3, axis=2)
@@ -160,9 +160,9 @@ class Codec:
                 z[(..., *window.core)] = part[(..., *window.inner)].cpu().numpy()
         return z
 
-    def _quantise(self, z: NDArray[np.float32], level: int) -> Symbols:
-        step = self._steps()[level][:, None, None]
-        return self.bundle.tables.level(level).clamp(np.rint(z / step))
+    def _quantise(self, z: NDArray[np.float32], level: int) -> NDArray[np.float32]:
+        symbols: NDArray[np.float32] = np.rint(z / self._steps()[level][:, None, None])
+        return symbols
 
     def _steps(self) -> NDArray[np.float32]:
         ladder = torch.linspace(0, 1, LEVELS, device=self.device)

@@ -25,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bkcodec.entropy import (
-    BitCounter,
     Integers,
     LevelTables,
     RangeDecoder,
@@ -49,20 +48,18 @@ class ContextPrior:
     """The context prior of a bundle.
 
     Args:
-        groups: number of channels of each group, in coding order.
-        phases: number of phases of each group: 1, 2 or 4.
         arrays: the bundle's ``prior.*`` arrays without that prefix (see formats/bkc-1.md).
-        first: tables [levels, groups[0]] of the first phase of the first group.
+        first: tables [levels, channels of the first group], of that group's first phase.
 
     Raises:
         UnsupportedError: the arrays contradict each other, or a sum could leave 2^24.
     """
 
-    def __init__(
-        self, groups: list[int], phases: list[int], arrays: dict[str, Integers], first: Tables
-    ) -> None:
-        self.groups, self.phases, self.arrays, self.first = groups, phases, arrays, first
+    def __init__(self, arrays: dict[str, Integers], first: Tables) -> None:
+        self.arrays, self.first = arrays, first
         try:
+            self.groups = groups = arrays["groups"].tolist()
+            self.phases = phases = arrays["phases"].tolist()
             if min(groups) < 1 or len(groups) != len(phases) or not set(phases) <= set(PHASES):
                 raise ValueError(f"groups {groups}, phases {phases}")
             self.ends = np.cumsum(groups).tolist()
@@ -94,6 +91,10 @@ class ContextPrior:
     def n_levels(self) -> int:
         """Quality levels."""
         return int(self.coded.shape[0])
+
+    def bundled(self) -> dict[str, Integers]:
+        """All arrays of a bundle that say how its symbols are coded."""
+        return {f"prior.{k}": v for k, v in self.arrays.items()} | self.first.bundled()
 
     def level(self, level: int) -> LevelPrior:
         """The prior at one quality level."""
@@ -154,15 +155,61 @@ class LevelPrior:
 
     def encode(self, symbols: NDArray[Any]) -> tuple[bytes, Symbols]:
         """See ``SymbolCoder``. Where the prior is sure enough, a symbol is not coded."""
-        encoder = RangeEncoder()
-        coded = self._write(encoder, symbols)
+        encoder, excess_table = RangeEncoder(), self.prior.excess
+        wanted = self._in_coding_order(symbols)
+
+        def first(tables: LevelTables, cells: Cells) -> Whole:
+            values = tables.clamp(wanted[: len(tables.channels), cells[0], cells[1]])
+            tables.write(encoder, values)
+            return values.T.astype(np.int64)
+
+        def code(part: Part) -> Whole:
+            residual = self._residual(part, wanted)
+            for table, where in self._by_table(part):
+                if len(table.weights) == 1:
+                    residual[where] = table.low
+                    continue
+                clamped = residual[where].clip(table.low, table.high)
+                encoder.write(table, clamped)
+                beyond = np.abs(residual[where] - clamped)[_is_edge(table, clamped)]
+                for excess in beyond.tolist():
+                    n_bits = (excess + 1).bit_length() - 1
+                    encoder.write(excess_table, np.array([n_bits]))
+                    encoder.write_bits(excess + 1 - (1 << n_bits), n_bits)
+            return part.mean + residual.reshape(part.mean.shape)
+
+        coded = self.walk(symbols.shape[1], symbols.shape[2], first, code)
         return encoder.to_bytes(), coded
 
-    def information(self, symbols: NDArray[Any]) -> float:
+    def likelihoods(self, symbols: NDArray[Any]) -> tuple[Symbols, NDArray[np.float32]]:
         """See ``SymbolCoder``."""
-        counter = BitCounter()
-        self._write(counter, symbols)
-        return counter.bits
+        wanted = self._in_coding_order(symbols)
+        found = np.ones(symbols.shape, np.float32)
+
+        def first(tables: LevelTables, cells: Cells) -> Whole:
+            n = len(tables.channels)
+            values, p = tables.likelihoods(wanted[:n, cells[0], cells[1]])
+            found[self.prior.order[:n, None], cells[0], cells[1]] = p
+            return values.T.astype(np.int64)
+
+        def code(part: Part) -> Whole:
+            residual = self._residual(part, wanted)
+            p = np.ones(residual.shape, np.float32)
+            for table, where in self._by_table(part):
+                if len(table.weights) == 1:
+                    residual[where] = table.low
+                    continue
+                clamped = residual[where].clip(table.low, table.high)
+                beyond = np.frexp(np.abs(residual[where] - clamped) + 1.0)[1] - 1  # its bits
+                escaped = self.prior.excess.probabilities[beyond] * np.exp2(-beyond)
+                edge = _is_edge(table, clamped)
+                p[where] = table.probabilities[clamped - table.low] * np.where(edge, escaped, 1)
+            rows, columns = part.cells
+            planes = self.prior.order[part.channels]
+            found[planes[None], rows[:, None], columns[:, None]] = p.reshape(part.mean.shape)
+            return part.mean + residual.reshape(part.mean.shape)
+
+        return self.walk(symbols.shape[1], symbols.shape[2], first, code), found
 
     def decode(self, data: bytes, height: int, width: int) -> Symbols:
         """See ``SymbolCoder``."""
@@ -188,38 +235,11 @@ class LevelPrior:
                 raise FormatError("the z section has a symbol beyond 16 bits")
             return symbols
 
-        symbols = self._walk(height, width, first, code)
+        symbols = self.walk(height, width, first, code)
         decoder.finish()
         return symbols
 
-    def _write(self, encoder: RangeEncoder | BitCounter, symbols: NDArray[Any]) -> Symbols:
-        """Code into ``encoder``; returns what a decoder will read."""
-        wanted = symbols[self.prior.order].clip(-SYMBOL_MAX, SYMBOL_MAX).astype(np.int64)
-
-        def first(tables: LevelTables, cells: Cells) -> Whole:
-            values = tables.clamp(wanted[: len(tables.channels), cells[0], cells[1]])
-            tables.write(encoder, values)
-            return values.T.astype(np.int64)
-
-        def code(part: Part) -> Whole:
-            values = wanted[part.channels[None], part.cells[0][:, None], part.cells[1][:, None]]
-            residual = (values - part.mean).ravel()
-            for table, where in self._by_table(part):
-                if len(table.weights) == 1:
-                    residual[where] = table.low
-                    continue
-                clamped = residual[where].clip(table.low, table.high)
-                encoder.write(table, clamped)
-                beyond = np.abs(residual[where] - clamped)[_is_edge(table, clamped)]
-                for excess in beyond.tolist():
-                    n_bits = (excess + 1).bit_length() - 1
-                    encoder.write(self.prior.excess, np.array([n_bits]))
-                    encoder.write_bits(excess + 1 - (1 << n_bits), n_bits)
-            return part.mean + residual.reshape(part.mean.shape)
-
-        return self._walk(symbols.shape[1], symbols.shape[2], first, code)
-
-    def _walk(
+    def walk(
         self, height: int, width: int, first: Callable[[LevelTables, Cells], Whole],
         code: Callable[[Part], Whole],
     ) -> Symbols:  # fmt: skip
@@ -281,6 +301,17 @@ class LevelPrior:
         position = 2 * (channels - begin)
         features[rows, columns, position] = scaled.clip(-FEATURE_MAX, FEATURE_MAX)
         features[rows, columns, position + 1] = self.prior.magnitude[np.abs(values).clip(max=255)]
+
+    def _in_coding_order(self, symbols: NDArray[Any]) -> Whole:
+        """Symbols [C, h, w] of any size -> what 16 bits hold, in coding order."""
+        limited = symbols[self.prior.order].clip(-SYMBOL_MAX, SYMBOL_MAX)
+        return limited.astype(np.int64)
+
+    def _residual(self, part: Part, wanted: Whole) -> Whole:
+        """The part's symbols relative to their means, flat."""
+        rows, columns = part.cells
+        values = wanted[part.channels[None], rows[:, None], columns[:, None]]
+        return (values - part.mean).ravel()
 
     def _by_table(self, part: Part) -> Iterator[tuple[Table, Whole]]:
         """The tables of a part in rising order, and which of its symbols each one codes."""

@@ -43,8 +43,8 @@ class SymbolCoder(Protocol):
     def decode(self, data: bytes, height: int, width: int) -> Symbols:
         """Decode symbols [C, height, width]; FormatError for what ``encode`` never makes."""
 
-    def information(self, symbols: NDArray[Any]) -> float:
-        """Ideal code length in bits of the symbols that ``encode`` makes of these."""
+    def likelihoods(self, symbols: NDArray[Any]) -> tuple[Symbols, NDArray[np.float32]]:
+        """The symbols that ``encode`` makes of these, and the probability of each."""
 
 
 class RangeEncoder:
@@ -104,23 +104,6 @@ class RangeDecoder:
             ) from error
 
 
-class BitCounter:
-    """Takes what a ``RangeEncoder`` takes and adds up its ideal code length in ``bits``."""
-
-    def __init__(self) -> None:
-        self.bits = 0.0
-
-    def write(self, table: Table, symbols: Integers) -> None:
-        """As ``RangeEncoder.write``."""
-        counts = np.bincount(symbols.astype(np.int64) - table.low)
-        self.bits += float(counts @ table.bits[: len(counts)])
-
-    def write_bits(self, value: int, n_bits: int) -> None:
-        """As ``RangeEncoder.write_bits``."""
-        del value
-        self.bits += n_bits
-
-
 @dataclass(frozen=True, eq=False)
 class Table:
     """The distribution of one kind of symbol: ``weights[k]`` belongs to symbol ``low + k``."""
@@ -134,18 +117,16 @@ class Table:
         return self.low + len(self.weights) - 1
 
     @cached_property
-    def model(self) -> constriction.stream.model.Categorical:
-        """For the coder; only where there are several symbols."""
-        probabilities = self.weights.astype(np.float32) / np.float32(TOTAL)
-        return constriction.stream.model.Categorical(probabilities, perfect=False)
+    def probabilities(self) -> NDArray[np.float32]:
+        """Of each symbol, exact."""
+        if len(self.weights) == 1:
+            return np.ones(1, np.float32)
+        return self.weights.astype(np.float32) / np.float32(TOTAL)
 
     @cached_property
-    def bits(self) -> NDArray[np.float64]:
-        """Information of each symbol."""
-        if len(self.weights) == 1:
-            return np.zeros(1)
-        bits: NDArray[np.float64] = -np.log2(self.weights / TOTAL)
-        return bits
+    def model(self) -> constriction.stream.model.Categorical:
+        """For the coder; only where there are several symbols."""
+        return constriction.stream.model.Categorical(self.probabilities, perfect=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,13 +156,13 @@ class LevelTables:
         decoder.finish()
         return symbols
 
-    def information(self, symbols: NDArray[Any]) -> float:
+    def likelihoods(self, symbols: NDArray[Any]) -> tuple[Symbols, NDArray[np.float32]]:
         """See ``SymbolCoder``."""
-        counter = BitCounter()
-        self.write(counter, self.clamp(symbols))
-        return counter.bits
+        clamped = self.clamp(symbols)
+        rows = zip(self.channels, clamped.astype(np.int64), strict=True)
+        return clamped, np.stack([table.probabilities[plane - table.low] for table, plane in rows])
 
-    def write(self, encoder: RangeEncoder | BitCounter, symbols: Symbols) -> None:
+    def write(self, encoder: RangeEncoder, symbols: Symbols) -> None:
         """Code symbols [C, ...], all within their tables."""
         for table, plane in zip(self.channels, symbols, strict=True):
             if len(table.weights) > 1:
@@ -254,7 +235,11 @@ class Tables:
             )
         return self._levels[level]
 
+    def bundled(self) -> dict[str, Integers]:
+        """All arrays of a bundle that say how its symbols are coded."""
+        return self.arrays("tables")
+
     def arrays(self, prefix: str) -> dict[str, Integers]:
-        """For a bundle."""
+        """The three arrays, named for a bundle."""
         return {f"{prefix}.lengths": self.lengths, f"{prefix}.low": self.low,
                 f"{prefix}.weights": self.weights}  # fmt: skip

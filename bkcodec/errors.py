@@ -22,6 +22,12 @@ class BkcError(Exception):
     exit_code = 1
 
 
+class TrainingError(BkcError):
+    """A training run that cannot go on."""
+
+    exit_code = 1
+
+
 class UsageError(BkcError):
     """Options that contradict each other or do not apply."""
 

@@ -52,7 +52,7 @@ def symbols_sha256(container: Container, model: str | None = None) -> str:
         bundle = load_bundle(find_fingerprint(container.fingerprint))
     if container.stride != bundle.header["stride"]:
         raise FormatError(f"stride {container.stride}, the bundle's is {bundle.header['stride']}")
-    symbols = bundle.tables.level(container.level).decode(container.z, *container.z_shape)
+    symbols = bundle.prior.level(container.level).decode(container.z, *container.z_shape)
     return hashlib.sha256(symbols.astype("<i2").tobytes()).hexdigest()
 
 

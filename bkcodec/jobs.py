@@ -175,7 +175,7 @@ def _write(job: Job, data: bytes, write: WriteOptions) -> None:
 
 def _verify(path: Path, codec: Codec, symbols: Any) -> None:
     container = container_from_bytes(path.read_bytes())
-    tables = codec.bundle.tables.level(container.level)
-    decoded = tables.decode(container.z, *container.z_shape)
+    coder = codec.bundle.prior.level(container.level)
+    decoded = coder.decode(container.z, *container.z_shape)
     if not (decoded == symbols).all():
         raise BkcError(f"{printable(path)}: verification failed, the symbols differ")

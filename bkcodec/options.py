@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import click
 
@@ -37,11 +38,26 @@ def strip(text: str) -> frozenset[str]:
 
 
 def positive_range(text: str) -> tuple[float, float]:
-    """Two numbers LOW:HIGH with 0 < LOW < HIGH."""
+    """One number above 0, or two, LOW:HIGH; given on as two."""
     try:
-        low, high = (float(part) for part in text.split(":"))
+        numbers = [float(part) for part in text.split(":")]
     except ValueError as error:
-        raise click.BadParameter(f"{text!r} is not of the form LOW:HIGH") from error
-    if not 0 < low < high < float("inf"):
-        raise click.BadParameter(f"{text!r}: 0 < LOW < HIGH is needed")
+        raise click.BadParameter(f"{text!r} is neither a number nor LOW:HIGH") from error
+    low, high = numbers[0], numbers[-1]
+    if len(numbers) > 2 or not 0 < low <= high < float("inf"):
+        raise click.BadParameter(f"{text!r}: 0 < LOW <= HIGH is needed")
     return low, high
+
+
+def weighted_folder(text: str) -> tuple[Path, float]:
+    """A folder, DIR or DIR=WEIGHT with a weight above 0."""
+    folder, sign, weight = text.rpartition("=")
+    if not sign:
+        return Path(text), 1.0
+    try:
+        value = float(weight)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r}: {weight!r} is not a weight") from error
+    if not 0 < value < float("inf"):
+        raise click.BadParameter(f"{text!r}: a weight must be above 0")
+    return Path(folder), value

@@ -45,6 +45,30 @@ def build_tables(
     return Tables(lengths, low, np.concatenate(rows))
 
 
+def build_rows(
+    probabilities: Callable[[int, int], Floats], n_rows: int, n_columns: int, rare: float = RARE
+) -> Tables:
+    """A grid of tables for residuals.
+
+    Args:
+        probabilities: (row, column) -> probabilities of residuals -reach..reach, an odd number.
+        n_rows, n_columns: of the grid.
+        rare: residuals that are non-zero less often than this are not coded.
+    """
+    lengths = np.ones((n_rows, n_columns), np.uint16)
+    low = np.zeros((n_rows, n_columns), np.int16)
+    rows: list[NDArray[np.uint16]] = []
+    for index in np.ndindex(n_rows, n_columns):
+        p = probabilities(*index)
+        reach = len(p) // 2
+        if 1 - p[reach] / p.sum() < rare:
+            rows.append(np.zeros(1, np.uint16))
+            continue
+        lengths[index], low[index] = len(p), -reach
+        rows.append(integer_weights(p))
+    return Tables(lengths, low, np.concatenate(rows))
+
+
 def integer_weights(probabilities: Floats) -> NDArray[np.uint16]:
     """Probabilities of 2 symbols or more -> integers >= 1 that sum to 2^16."""
     share = probabilities / probabilities.sum() * (TOTAL - len(probabilities))

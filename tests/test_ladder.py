@@ -17,6 +17,8 @@ RUNGS = [
     {"errors", "config"},
     {"container", "files", "options"},
     {"entropy", "metadata", "tiling"},
+    {"exact"},
+    {"context"},
     {"imageio", "tables", "bundle", "models"},
     {"backbone", "inspection", "rate"},
     {"codec"},

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bkcodec.config import LEVELS
-from bkcodec.entropy import TOTAL, LevelTables, Tables
+from bkcodec.context import ContextPrior
+from bkcodec.entropy import SymbolCoder, Tables
 from bkcodec.models.blocks import QualityEmbedding
 from bkcodec.models.diffusion import denoise, make_scheduler
 from bkcodec.models.hyperprior import HyperDecoder, HyperEncoder, Quantiser
@@ -59,11 +60,11 @@ class BkSdmCompression(nn.Module):
     x_hat <--VAE decoder-- y_hat <--U-Net-- (mean, log scale) <--h_s-- z_hat
     ```
 
-    Qualities are floats in 0..1 here (the command line's 0..100 over 100). ``tables`` are the
-    bundle's entropy tables; without them there are no likelihoods and no strings.
+    Qualities are floats in 0..1 here (the command line's 0..100 over 100). ``prior`` codes the
+    symbols; without one there are no likelihoods and no strings.
     """
 
-    tables: Tables | None = None
+    prior: Tables | ContextPrior | None = None
 
     def __init__(self, config: ModelConfig, diffusion_steps: int = 1) -> None:
         super().__init__()
@@ -132,14 +133,20 @@ class BkSdmCompression(nn.Module):
 
         Returns:
             x_hat [B, 3, H, W], y, z, y_hat (in units of y), the integer ``symbols`` of z, and
-            ``likelihoods`` {"z": probability of each symbol} where the model has tables.
+            ``likelihoods`` {"z": probability of each symbol} where the model has a prior.
         """
         quality = torch.as_tensor(quality, dtype=x.dtype, device=x.device).expand(x.shape[0])
         y, z = self.analyse(x)
         symbols = torch.round(z / self.quantiser.step(quality))
         likelihoods = {}
-        if self.tables is not None:
-            symbols, likelihoods["z"] = self._look_up(symbols, quality, self.tables)
+        if self.prior is not None:
+            pairs = [
+                self._coder_at(q).likelihoods(image)
+                for image, q in zip(symbols.detach().cpu().numpy(), quality.tolist(), strict=True)
+            ]
+            symbols, likelihoods["z"] = (
+                torch.from_numpy(np.stack(part)).to(symbols) for part in zip(*pairs, strict=True)
+            )
         y_hat = self.synthesise(symbols, quality)
         x_hat = self.reconstruct(y_hat, (x.shape[-2], x.shape[-1]))
         return {"x_hat": x_hat, "y": y, "z": z, "y_hat": y_hat * self.y_std, "symbols": symbols,
@@ -187,12 +194,12 @@ class BkSdmCompression(nn.Module):
     @torch.no_grad()
     def compress(self, x: Tensor, quality: float = 0.5) -> dict[str, object]:
         """X [B, 3, H, W] in 0..1 -> {"strings": [[z string of each image]], "shape": (h, w)}."""
-        tables = self._tables_at(quality)
+        coder = self._coder_at(quality)
         _, z = self.analyse(x)
         symbols = (
             torch.round(z / self.quantiser.step(torch.full((1,), quality).to(x))).cpu().numpy()
         )
-        strings = [tables.encode(tables.clamp(image)) for image in symbols]
+        strings = [coder.encode(image)[0] for image in symbols]
         return {"strings": [strings], "shape": tuple(z.shape[-2:])}
 
     @torch.no_grad()
@@ -204,8 +211,8 @@ class BkSdmCompression(nn.Module):
         Raises:
             FormatError: a string that cannot come from ``compress`` at this quality and shape.
         """
-        tables = self._tables_at(quality)
-        decoded = np.stack([tables.decode(string, *shape) for string in strings[0]])
+        coder = self._coder_at(quality)
+        decoded = np.stack([coder.decode(string, *shape) for string in strings[0]])
         symbols = torch.from_numpy(decoded).to(self.vae.y_std.device).float()
         level = torch.full((1,), quality).to(symbols)
         images = [
@@ -217,23 +224,7 @@ class BkSdmCompression(nn.Module):
         ]
         return {"x_hat": torch.cat(images).clamp(0, 1)}
 
-    def _tables_at(self, quality: float) -> LevelTables:
-        if self.tables is None:
-            raise ValueError("a model without entropy tables cannot compress")
-        return self.tables.level(round(quality * (LEVELS - 1)))
-
-    def _look_up(self, symbols: Tensor, quality: Tensor, tables: Tables) -> tuple[Tensor, Tensor]:
-        """Symbols clamped to their tables, and the probability of each."""
-        clamped, likelihoods = [], []
-        for image, q in zip(symbols.detach().cpu().numpy(), quality.tolist(), strict=True):
-            level = tables.level(round(q * (LEVELS - 1)))
-            whole = level.clamp(image)
-            rows = [
-                weights.astype(np.float32)[row - low] / TOTAL if len(weights) > 1
-                else np.ones(row.shape, np.float32)
-                for row, low, weights in zip(whole.astype(int), level.low.astype(int),
-                                             level.weights, strict=True)
-            ]  # fmt: skip
-            clamped.append(torch.from_numpy(whole))
-            likelihoods.append(torch.from_numpy(np.stack(rows)))
-        return torch.stack(clamped).to(symbols), torch.stack(likelihoods).to(symbols)
+    def _coder_at(self, quality: float) -> SymbolCoder:
+        if self.prior is None:
+            raise ValueError("a model without a prior cannot compress")
+        return self.prior.level(round(quality * (LEVELS - 1)))

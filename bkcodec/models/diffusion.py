@@ -54,8 +54,9 @@ def make_scheduler(name: str, schedule: str, train_timesteps: int, start: int) -
 
 
 def denoise(
-    predict: Predictor, mean: Tensor, log_scale: Tensor, scheduler: Any, steps: int, seed: int
-) -> Tensor:
+    predict: Predictor, mean: Tensor, log_scale: Tensor, scheduler: Any, steps: int, seed: int,
+    stop: int | None = None,
+) -> Tensor:  # fmt: skip
     """Sample y_hat in ``steps`` >= 2 steps from what the hyper-decoder knows.
 
     The mean already carries an error of the size exp(log_scale); noise fills that up to the
@@ -69,6 +70,7 @@ def denoise(
         scheduler: from ``make_scheduler``.
         steps: at least 2, at most as many as the chain has timesteps.
         seed: of the Philox noise, below 2^63.
+        stop: return the prediction of this step (counted from 1) instead of the last one.
 
     Returns:
         The last x0-prediction, [B, latent, h, w].
@@ -86,6 +88,8 @@ def denoise(
     for index, t in enumerate(timesteps):
         model_input = scheduler.scale_model_input(y_t, t)
         y_hat = predict(model_input, t.float().expand(shape[0]))
+        if index + 1 == stop:
+            break
         if type(scheduler).__name__.startswith("LCM"):
             if index + 1 < len(timesteps):
                 noise = philox_noise(shape, seed, index + 1, mean.device)

@@ -5,56 +5,86 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-NAME = "checkpoint.safetensors"
+from bkcodec.errors import InputError
+
+KEPT = 2  # checkpoints in a run's folder
 
 
 def save_checkpoint(
     folder: Path, networks: nn.Module, ema: AveragedModel, optimizer: torch.optim.Optimizer,
-    step: int, elapsed: float,
+    state: dict[str, Any],
 ) -> None:  # fmt: skip
-    """Replace the folder's checkpoint; a kill leaves the old one or the new one."""
+    """Write ``checkpoint_STEP.safetensors``; a kill leaves it out or leaves it whole."""
     tensors: dict[str, Tensor] = {}
     tensors |= {f"networks/{k}": v for k, v in networks.state_dict().items()}
     tensors |= {f"ema/{k}": v for k, v in ema.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"adam/{index}/{k}": v for k, v in state.items()}
-    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    temporary = folder / (NAME + ".tmp")
-    save_file(tensors, temporary, {"state": json.dumps({"step": step, "elapsed": elapsed})})
-    os.replace(temporary, folder / NAME)
+    for index, slots in optimizer.state_dict()["state"].items():
+        tensors |= {f"adam/{index}/{k}": v for k, v in slots.items()}
+    path = folder / f"checkpoint_{state['step']:07d}.safetensors"
+    _write(path, tensors, state)
+    for old in sorted(folder.glob("checkpoint_*.safetensors"))[:-KEPT]:
+        old.unlink()
+
+
+def save_averaged(path: Path, ema: AveragedModel, state: dict[str, Any]) -> None:
+    """Write the averaged weights alone."""
+    _write(path, {f"ema/{k}": v for k, v in ema.state_dict().items()}, state)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of the latest step in a run's folder."""
+    return max(folder.glob("checkpoint_*.safetensors"), default=None)
 
 
 def load_checkpoint(
-    folder: Path, networks: nn.Module, ema: AveragedModel, optimizer: torch.optim.Optimizer | None
-) -> tuple[int, float]:
-    """Load everything back; returns the step and the seconds trained so far."""
+    path: Path, networks: nn.Module, ema: AveragedModel, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Load everything back; returns the state that was saved with it.
+
+    Raises:
+        InputError: damaged, or of other networks.
+    """
     parts: dict[str, dict[str, Tensor]] = {"networks": {}, "ema": {}, "adam": {}}
-    with safe_open(folder / NAME, "pt") as file:
-        state = json.loads(file.metadata()["state"])
+    try:
+        with safe_open(path, "pt") as file:
+            state: dict[str, Any] = json.loads(file.metadata()["state"])
+            for key in file.keys():  # noqa: SIM118 (not a dict)
+                part, name = key.split("/", 1)
+                parts[part][name] = file.get_tensor(key)
+        networks.load_state_dict(parts["networks"])
+        ema.load_state_dict(parts["ema"])
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise InputError(f"{path}: cannot be resumed ({str(error).splitlines()[0]})") from error
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, value in parts["adam"].items():
+        index, slot = name.split("/")
+        slots.setdefault(int(index), {})[slot] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+    return state
+
+
+def load_averaged(path: Path) -> dict[str, dict[str, Tensor]]:
+    """The averaged weights in a file of a run: those of the "model" and of the "prior"."""
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "prior": {}}
+    with safe_open(path, "pt") as file:
         for key in file.keys():  # noqa: SIM118 (not a dict)
-            part, name = key.split("/", 1)
-            parts[part][name] = file.get_tensor(key)
-    networks.load_state_dict(parts["networks"])
-    ema.load_state_dict(parts["ema"])
-    if optimizer is not None:
-        slots: dict[int, dict[str, Tensor]] = {}
-        for name, value in parts["adam"].items():
-            index, slot = name.split("/")
-            slots.setdefault(int(index), {})[slot] = value
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
-    return state["step"], state["elapsed"]
+            for name, part in parts.items():
+                prefix = f"ema/module.{name}."
+                if key.startswith(prefix):
+                    part[key.removeprefix(prefix)] = file.get_tensor(key)
+    return parts
 
 
-def load_averaged(folder: Path) -> dict[str, Tensor]:
-    """The averaged weights of the model in a run's checkpoint."""
-    prefix = "ema/module.model."
-    with safe_open(folder / NAME, "pt") as file:
-        keys = [k for k in file.keys() if k.startswith(prefix)]  # noqa: SIM118 (not a dict)
-        return {k.removeprefix(prefix): file.get_tensor(k) for k in keys}
+def _write(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    temporary = path.with_name(path.name + ".tmp")
+    save_file(tensors, temporary, {"state": json.dumps(state)})
+    os.replace(temporary, path)

@@ -4,126 +4,168 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bkcodec.errors import BkcError, InputError, UnsupportedError, UsageError
-from bkcodec.options import positive_range
+from bkcodec.errors import InputError, UnsupportedError, UsageError
+from bkcodec.options import positive_range, weighted_folder
+
+FOLDER = click.Path(path_type=Path)
+SIZES = ("N", "M", "schedule")  # of the networks; --init-from settles them
 
 
-@click.command()
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of training photos.")
-@click.option("--val", type=click.Path(path_type=Path), help="Folder of validation photos.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="The run's folder; with --export, the bundle file.",
-)
-@click.option("--max-minutes", type=click.FloatRange(0, min_open=True), help="Length of the run.")
+def read_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
+    """Take option values from a TOML file; those on the command line win."""
+    if path is None:
+        return
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise click.BadParameter(f"{path}: {error}") from error
+    names = {p.name: p for p in context.command.params}
+    by_flag = {flag.lstrip("-").replace("-", "_"): name
+               for name, p in names.items() for flag in p.opts}  # fmt: skip
+    unknown = [key for key in content if key.replace("-", "_") not in by_flag]
+    if unknown:
+        raise click.BadParameter(f"{path}: unknown option {', '.join(unknown)}")
+    context.default_map = {by_flag[k.replace("-", "_")]: v for k, v in content.items()}
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.option("--data", multiple=True, metavar="DIR[=WEIGHT]",
+              help="Folder of training photos; several are mixed by weight.")
+@click.option("--val", type=FOLDER, help="Folder of validation photos.")
+@click.option("-o", "--output-dir", "output", type=FOLDER, required=True,
+              help="The run's folder; with --export, the bundle file.")
+@click.option("--config", type=FOLDER, callback=read_config, is_eager=True, expose_value=False,
+              help="TOML file with any of these options; the command line wins.")
+@click.option("--phase", type=click.Choice(["joint", "prior", "texture"]), default="joint",
+              show_default=True, help="Everything, the context prior alone, or the texture branch.")
+@click.option("--epochs", type=click.IntRange(1), help="Length of the run.  [default: 100]")
 @click.option("--max-steps", type=click.IntRange(1), help="Length of the run.")
-@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True)
-@click.option(
-    "--image-size",
-    type=click.IntRange(176),
-    default=192,
-    show_default=True,
-    help="Side of the square crops in pixels.",
-)
-@click.option("--lr", type=click.FloatRange(0, min_open=True), default=6e-4, show_default=True)
-@click.option(
-    "--lambda",
-    "lambda_",
-    type=positive_range,
-    metavar="LOW:HIGH",
-    default="1e-4:0.06",
-    show_default=True,
-    help="Rate-distortion trade-offs at quality 0 and 100.",
-)
-@click.option(
-    "--N",
-    "n",
-    type=click.IntRange(8),
-    default=128,
-    show_default=True,
-    help="Width of the VAE at 1/8 resolution.",
-)
-@click.option(
-    "--M", "m", type=click.IntRange(8, 768), default=224, show_default=True, help="Channels of z."
-)
+@click.option("--max-minutes", type=click.FloatRange(0, min_open=True), help="Length of the run.")
+@click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True)
+@click.option("--image-size", type=click.IntRange(176), default=256, show_default=True,
+              help="Side of the square crops in pixels.")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), default=1e-4, show_default=True)
+@click.option("--lambda", "lambda_", type=positive_range, metavar="X|LOW:HIGH",
+              default="1.5e-4:0.1", show_default=True,
+              help="Rate-distortion trade-off; a range goes over the qualities 0 to 100.")
+@click.option("--ms-ssim-weight", type=click.FloatRange(0, 1), default=0.7, show_default=True,
+              help="Share of MS-SSIM in the distortion, the rest is MSE.")
+@click.option("--lpips", type=click.Path(dir_okay=False, exists=True),
+              help="Safetensors file of LPIPS-SQ weights.")
+@click.option("--lpips-weight", type=click.FloatRange(0), default=0.0, show_default=True)
+@click.option("--adversarial-weight", type=click.FloatRange(0), default=0.0, show_default=True,
+              help="Of a patch critic in the texture phase.")
+@click.option("--N", "N", type=click.IntRange(8), default=128, show_default=True,
+              help="Width of the VAE at 1/8 resolution.")
+@click.option("--M", "M", type=click.IntRange(8, 768), default=128, show_default=True,
+              help="Channels of z.")
+@click.option("--hidden", type=click.IntRange(8, 64), default=48, show_default=True,
+              help="Width of the context prior's networks.")
+@click.option("--context-phases", type=click.Choice(["1", "2", "4"]), default="2",
+              show_default=True, help="Phases in which the context prior codes a group.")
+@click.option("--diffusion-steps", "sample_steps", type=click.IntRange(2, 50), default=30,
+              show_default=True, help="Denoising steps of the sample pictures.")
+@click.option("--schedule", type=click.Choice(["linear", "cosine", "scaled_linear"]),
+              default="scaled_linear", show_default=True, help="Noise schedule.")
+@click.option("--bk-sdm", type=FOLDER, help="BK-SDM directory, for pretrained parts.")
+@click.option("--pretrained-vae/--no-pretrained-vae", default=False, show_default=True)
+@click.option("--pretrained-unet/--no-pretrained-unet", default=False, show_default=True)
+@click.option("--precision", type=click.Choice(["no", "bf16", "fp16"]), default="no",
+              show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",
+              show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
-)
-@click.option(
-    "--init-from", metavar="BUNDLE", help="Name or file of a bundle whose networks to start from."
-)
-@click.option("--ms-ssim-weight", type=click.FloatRange(0, 1), default=0.7, show_default=True)
+@click.option("--save-minutes", type=click.FloatRange(0, min_open=True), default=5.0,
+              show_default=True, help="Time between validations with their checkpoints.")
+@click.option("--save-steps", type=click.IntRange(1), help="Steps between them.")
+@click.option("--init-from", metavar="BUNDLE|RUN", help="Start from its networks.")
 @click.option("--resume", is_flag=True, help="Go on with the run in the output folder.")
-@click.option(
-    "--export",
-    "run",
-    type=click.Path(path_type=Path),
-    metavar="RUN",
-    help="Write the bundle of a finished run instead of training.",
-)
+@click.option("--dry-run", is_flag=True, help="Check everything, take three steps, write nothing.")
+@click.option("--export", "run", type=FOLDER, metavar="RUN",
+              help="Write the bundle of a finished run instead of training.")
+@click.option("--prior", type=click.Choice(["context", "factorized"]), default="context",
+              show_default=True, help="Of the exported bundle.")
 @click.option("--name", default="custom", show_default=True, help="Of the exported bundle.")
-@click.option(
-    "--data-note",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Text file on the photos' origin and licences, for the provenance record.",
-)
-def train(**given: Any) -> None:
+@click.option("--data-note", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Text file on the photos' origin and licences, for the provenance record.")
+@click.pass_context
+def train(context: click.Context, **given: Any) -> None:  # fmt: skip
     """Train a bundle, or export one from a finished run (needs the extra bkcodec[train])."""
+    _check(context, given)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     try:
         from bkcodec.models.compression import ModelConfig
-        from bkcodec.train import export, loop
+        from bkcodec.train import export, run
+        from bkcodec.train.options import TrainOptions
     except ImportError as error:
         raise UnsupportedError(
             f"training needs the extra packages ({error}): pip install 'bkcodec[train]'"
         ) from error
+    data = [weighted_folder(text) for text in given["data"]]
+    for folder in [folder for folder, _ in data] + ([] if given["run"] else [given["val"]]):
+        if not folder.is_dir():
+            raise InputError(f"{folder}: not a folder")
     if given["run"] is not None:
-        _need_folder(given["data"], "--data (the tables are counted over these photos)")
         note = given["data_note"].read_text("utf-8") if given["data_note"] else None
-        export.export_run(given["run"], given["data"], given["output"], given["name"], note)
+        export.export_run(
+            given["run"], data[0][0], given["output"], given["name"], note, given["prior"]
+        )
         return
-    if given["max_minutes"] is None and given["max_steps"] is None:
-        raise UsageError("--max-minutes or --max-steps is needed")
-    for name in ("data", "val"):
-        _need_folder(given[name], f"--{name}")
-    options = loop.TrainOptions(
-        batch_size=given["batch_size"], image_size=given["image_size"],
-        max_minutes=given["max_minutes"], max_steps=given["max_steps"], lr=given["lr"],
-        lambda_min=given["lambda_"][0], lambda_max=given["lambda_"][1], seed=given["seed"],
-        ms_ssim_weight=given["ms_ssim_weight"],
+    known = {f.name for f in fields(TrainOptions)}
+    low, high = given["lambda_"]
+    options = TrainOptions(
+        lambda_min=low, lambda_max=high, context_phases=int(given["context_phases"]),
+        **{k: v for k, v in given.items() if k in known and k != "context_phases"},
     )  # fmt: skip
-    config = ModelConfig(N=given["n"], M=given["m"])
-    record = {"options": asdict(options), "model": asdict(config), "data": given["data"].name,
+    config, init = ModelConfig(**{name: given[name] for name in SIZES}), None
+    record = {"data": [f"{folder.name}={weight:g}" for folder, weight in data],
               "command": "bkcodec " + " ".join(sys.argv[1:])}  # fmt: skip
-    init = None
     if given["init_from"] is not None:
-        import torch
-
-        from bkcodec.bundle import find_bundle, load_bundle
-
-        bundle = load_bundle(find_bundle(given["init_from"]))
-        init = {k: torch.from_numpy(v).float() for k, v in bundle.networks.items()}
-        record["init_from"] = {"name": bundle.name, "fingerprint": bundle.fingerprint.hex(),
-                               "provenance": bundle.header["provenance"]}  # fmt: skip
-    try:
-        loop.start(options, config, given["data"], given["val"], given["output"], record,
-                   resume=given["resume"], device=given["device"], init=init)  # fmt: skip
-    except FloatingPointError as error:
-        raise BkcError(str(error)) from error
+        config, init, record["init_from"] = run.load_init(given["init_from"])
+    where = (options, config, data, given["val"], given["output"])
+    if given["dry_run"]:
+        run.rehearse(*where, device=given["device"], init=init)
+    else:
+        run.start(*where, record, resume=given["resume"], device=given["device"], init=init)
 
 
-def _need_folder(folder: Path | None, name: str) -> None:
-    if folder is None:
-        raise UsageError(f"{name} is needed")
-    if not folder.is_dir():
-        raise InputError(f"{folder}: not a folder")
+def _check(context: click.Context, given: dict[str, Any]) -> None:
+    """Refuse options that are missing or contradict each other."""
+
+    def is_given(name: str) -> bool:
+        source = context.get_parameter_source(name)
+        return source is not None and source.name not in ("DEFAULT",)
+
+    if not given["data"]:
+        raise UsageError("--data is needed")
+    if given["run"] is not None:
+        return
+    if given["val"] is None:
+        raise UsageError("--val is needed")
+    if not any(given[k] for k in ("epochs", "max_steps", "max_minutes")):
+        given["epochs"] = 100
+    if given["phase"] != "joint" and given["init_from"] is None:
+        raise UsageError(f"--phase {given['phase']} needs --init-from")
+    if given["init_from"] is not None and any(is_given(name) for name in SIZES):
+        raise UsageError("--init-from settles --N, --M and --schedule")
+    if given["phase"] == "texture" and given["lpips"] is None:
+        raise UsageError("--phase texture needs --lpips")
+    if given["adversarial_weight"] and given["phase"] != "texture":
+        raise UsageError("--adversarial-weight applies to --phase texture only")
+    if given["lpips_weight"] and given["lpips"] is None:
+        raise UsageError("--lpips-weight needs --lpips")
+    pretrained = given["pretrained_vae"] or given["pretrained_unet"]
+    if pretrained != (given["bk_sdm"] is not None):
+        raise UsageError("--bk-sdm goes with --pretrained-vae or --pretrained-unet")
+    if pretrained:
+        raise UnsupportedError("pretrained BK-SDM parts are not supported yet")

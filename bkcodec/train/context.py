@@ -149,6 +149,8 @@ class ContextNetwork(nn.Module):
         ratio = self.spread / steps[:, self.order]  # [levels, C]
         one = 1 << GAIN_SHIFT
         arrays: dict[str, Integers] = {
+            "groups": np.array(self.config.groups, np.int16),
+            "phases": np.array(self.config.phases, np.int16),
             "order": self.order.cpu().numpy().astype(np.int16),
             "gain": _whole(one * FEATURE_UNIT / ratio, np.int32),
             "mean_gain": _whole(one * FRACTIONS * ratio / MEAN_UNIT, np.int32),

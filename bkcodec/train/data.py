@@ -1,18 +1,18 @@
-"""Training photos: decoded once, kept as uint8, cropped at random.
+"""Training photos: decoded once, kept as uint8 in memory or on the GPU, cropped at random.
 
-What a step draws depends on (seed, step) alone, so a resumed run sees the same crops.
+What a step draws depends on (seed, step, process) alone, so a resumed run sees the same crops.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -22,56 +22,96 @@ log = logging.getLogger(__name__)
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 MAX_REDUCTION = 2.0  # a crop covers up to twice its side in the original, then is reduced
+GPU_SHARE = 0.5  # of the GPU's free memory that the photos may take
+
+Folder = tuple[Path, float]  # and its weight in the mixture
 
 
 class Photos:
-    """The readable photos of a folder whose short side is at least ``min_side`` pixels."""
+    """The readable photos of some folders whose short side is at least ``min_side`` pixels.
 
-    def __init__(self, folder: Path, min_side: int) -> None:
-        paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-        with ThreadPoolExecutor() as pool:
-            decoded = list(pool.map(_decode, paths))
-        self.images = [a for a in decoded if a is not None and min(a.shape[:2]) >= min_side]
-        self.n_skipped = len(paths) - len(self.images)
-        if self.n_skipped:
-            log.warning("%d of %d files skipped: unreadable or small", self.n_skipped, len(paths))
-        if not self.images:
-            raise InputError(f"{folder}: no readable photo with a short side >= {min_side} px")
+    Args:
+        folders: one folder, or several with weights: the chance that a crop is drawn from it.
+        min_side: pixels.
 
-    def crop(self, rng: np.random.Generator, side: int) -> NDArray[np.uint8]:
-        """One random crop [side, side, 3] uint8, half of them reduced, half mirrored."""
-        image = self.images[rng.integers(len(self.images))]
-        height, width = image.shape[:2]
+    Raises:
+        InputError: a folder without such a photo.
+    """
+
+    def __init__(self, folders: Path | Sequence[Folder], min_side: int) -> None:
+        parts = [(folders, 1.0)] if isinstance(folders, Path) else list(folders)
+        self.images: list[Tensor] = []  # uint8 [3, H, W]
+        self.n_skipped = 0
+        chances = []
+        for folder, weight in parts:
+            images = self._read(folder, min_side)
+            self.images += images
+            chances += [weight / len(images)] * len(images)
+        self._edges = np.cumsum(chances) / np.sum(chances)
+
+    def to(self, device: torch.device) -> Photos:
+        """Move the photos to a GPU, if they take at most half of its free memory."""
+        if device.type == "cuda":
+            size = sum(image.numel() for image in self.images)
+            if size <= GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+                self.images = [image.to(device) for image in self.images]
+            else:
+                log.info("%.1f GB of photos stay in main memory", size / 1e9)
+        return self
+
+    def crop(self, rng: np.random.Generator, side: int) -> Tensor:
+        """One random crop, float [3, side, side] in 0..255; half are reduced, half mirrored."""
+        image = self.images[min(int(np.searchsorted(self._edges, rng.random())), len(self) - 1)]
+        height, width = image.shape[1:]
         reduction = rng.uniform(1, MAX_REDUCTION) if rng.random() < 0.5 else 1.0
         source = min(int(side * reduction), height, width)
         top, left = rng.integers(height - source + 1), rng.integers(width - source + 1)
-        crop = image[top : top + source, left : left + source]
+        crop = image[:, top : top + source, left : left + source].float()
         if source != side:
-            crop = np.asarray(Image.fromarray(crop).resize((side, side), Image.Resampling.LANCZOS))
-        return crop[:, ::-1] if rng.random() < 0.5 else crop
+            crop = F.interpolate(
+                crop[None], (side, side), mode="bicubic", antialias=True, align_corners=False
+            )[0].clamp(0, 255)
+        return crop.flip(2) if rng.random() < 0.5 else crop
 
-    def batch(self, seed: int, step: int, size: int, side: int) -> Tensor:
-        """The batch of one step: [size, 3, side, side] float32 in 0..1, channels last."""
-        rng = np.random.default_rng([seed, step])
-        crops = np.stack([self.crop(rng, side) for _ in range(size)])
-        x = torch.from_numpy(crops).permute(0, 3, 1, 2)
-        return x.float().div_(255).contiguous(memory_format=torch.channels_last)
+    def batch(self, seed: Sequence[int], size: int, side: int) -> Tensor:
+        """Crops of one step: [size, 3, side, side] float32 in 0..1, channels last."""
+        rng = np.random.default_rng(seed)
+        x = torch.stack([self.crop(rng, side) for _ in range(size)])
+        return x.div_(255).contiguous(memory_format=torch.channels_last)
 
-    def batches(self, seed: int, first_step: int, size: int, side: int) -> Iterator[Tensor]:
-        """Batches from ``first_step`` on, prepared one ahead in a thread."""
+    def batches(self, seed: int, process: int, first: int, size: int, side: int) -> Iterator[Tensor]:
+        """Batches from step ``first`` on, prepared one ahead in a thread."""
         with ThreadPoolExecutor(1) as pool:
-            step = first_step
-            ahead = pool.submit(self.batch, seed, step, size, side)
+            step = first
+            ahead = pool.submit(self.batch, (seed, step, process), size, side)
             while True:
                 step += 1
-                ready, ahead = ahead, pool.submit(self.batch, seed, step, size, side)
+                ready = ahead
+                ahead = pool.submit(self.batch, (seed, step, process), size, side)
                 yield ready.result()
 
+    def __len__(self) -> int:
+        return len(self.images)
 
-def _decode(path: Path) -> NDArray[np.uint8] | None:
+    def _read(self, folder: Path, min_side: int) -> list[Tensor]:
+        paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+        with ThreadPoolExecutor() as pool:
+            decoded = list(pool.map(_decode, paths))
+        images = [a for a in decoded if a is not None and min(a.shape[1:]) >= min_side]
+        if len(images) < len(paths):
+            self.n_skipped += len(paths) - len(images)
+            log.warning("%s: %d of %d files skipped: unreadable or small", folder,
+                        len(paths) - len(images), len(paths))  # fmt: skip
+        if not images:
+            raise InputError(f"{folder}: no readable photo with a short side >= {min_side} px")
+        return images
+
+
+def _decode(path: Path) -> Tensor | None:
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
+            pixels = np.array(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         log.warning("%s skipped: %s", path, error)
         return None
+    return torch.from_numpy(pixels).permute(2, 0, 1)  # stays channels-last in memory

@@ -1,4 +1,4 @@
-"""From a finished run to a bundle: networks to float16, tables counted over training photos."""
+"""From a finished run to a bundle: networks to float16, the prior to integers and counted tables."""
 
 from __future__ import annotations
 
@@ -6,92 +6,157 @@ import hashlib
 import json
 import logging
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
-from bkcodec.bundle import Bundle, save_bundle, shipped_bundles
+from bkcodec.bundle import Bundle, load_bundle, save_bundle, shipped_bundles
 from bkcodec.config import LEVELS
+from bkcodec.context import ContextPrior
+from bkcodec.entropy import Tables
 from bkcodec.errors import InputError
 from bkcodec.models.compression import BkSdmCompression, ModelConfig
 from bkcodec.tables import Floats, build_tables, laplace_cumulative
 from bkcodec.train.checkpoint import load_averaged
+from bkcodec.train.context import ContextNetwork
 from bkcodec.train.data import Photos
+from bkcodec.train.freeze import Counter, freeze
+from bkcodec.train.options import TrainOptions
 
 log = logging.getLogger(__name__)
 
+RECORD, VALIDATION, BEST = "run.json", "validation.json", "best.safetensors"
 SAMPLES = 200_000  # cells of z a channel that the tables are counted over
 COUNTED_PHOTOS = 256  # at most; evenly spread over the folder
+COUNTED_LEVELS = 4  # a photo, when the context prior's tables are counted
 TAIL_SHARE = 0.01  # weight of a wide Laplace distribution, for what the photos did not show
 HEADROOM = 1.5  # tables reach this much further than the largest value seen
 
 
-@torch.inference_mode()
-def export_bundle(
-    model: BkSdmCompression, photos: Photos, path: Path, *, name: str, licence: str,
-    provenance: dict[str, Any],
-) -> Bundle:  # fmt: skip
-    """Freeze the tables of a trained model and write its bundle.
+def export_run(
+    run: Path, data: Path, path: Path, name: str, note: str | None = None, prior: str = "context"
+) -> Bundle:
+    """Write the bundle of a run's best averaged weights, with its provenance record beside it.
 
-    The tables count the symbols that the encoder would send: z of the training photos, cut at the
-    bin edges of each level. Nothing is left to the noise that training used instead of rounding.
-    Quantiles and an auxiliary loss are therefore not needed.
-    """
-    half = {k: v.half() if _can_shrink(k) else v for k, v in model.state_dict().items()}
-    model.load_state_dict({k: v.float() for k, v in half.items()})  # what a decoder will see
-    samples = _collect(model, photos)
-    steps = model.quantiser.step(torch.linspace(0, 1, LEVELS))[:, :, 0, 0].numpy()
-    n = samples.shape[1]
-    tail = laplace_cumulative(1.5 * samples.std(axis=1))
+    Tables count the symbols that the encoder would send, over training photos. Nothing is left to
+    the noise that training used instead of rounding; quantiles and an auxiliary loss for them are
+    therefore not needed. A run of the texture phase changes decoder networks only: its bundle
+    codes symbols as the bundle that it started from, and has the same fingerprint.
 
-    def cumulative(channel: int, z: Floats) -> Floats:
-        counted = np.searchsorted(samples[channel], z) / n
-        return (1 - TAIL_SHARE) * counted + TAIL_SHARE * tail(channel, z)
-
-    bounds = HEADROOM * np.abs(samples).max(axis=1)
-    tables = build_tables(cumulative, steps, bounds)
-    header = {
-        "name": name, "licence": licence, "stride": model.stride,
-        "parts": {"vae": "custom", "hyperprior": "custom", "unet": "custom"},
-        "model": model.config.as_dict(), "provenance": provenance,
-    }  # fmt: skip
-    networks = {k: v.cpu().numpy() for k, v in half.items()}
-    bundle = save_bundle(path, header, networks, tables)
-    log.info("%s: %d bytes, fingerprint %s", path, path.stat().st_size, bundle.fingerprint.hex())
-    return bundle
-
-
-def export_run(run: Path, data: Path, path: Path, name: str, note: str | None = None) -> Bundle:
-    """Write the bundle of a run's averaged weights, with its provenance record beside it.
-
-    ``note`` says where the photos come from and under which licences.
+    Args:
+        run: the run's folder.
+        data: training photos.
+        path: of the bundle.
+        name: of the bundle.
+        note: where the photos come from and under which licences.
+        prior: "context" or "factorized".
 
     Raises:
         InputError: not a run's folder, or one without a checkpoint.
     """
     try:
-        record = json.loads((run / "run.json").read_text("utf-8"))
-        validation = json.loads((run / "validation.json").read_text("utf-8"))
-        averaged = load_averaged(run)
-    except (OSError, ValueError) as error:
+        record = json.loads((run / RECORD).read_text("utf-8"))
+        validation = json.loads((run / VALIDATION).read_text("utf-8"))
+        averaged = load_averaged(run / BEST)
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{run}: not a folder of a run with a checkpoint ({error})") from error
-    model = BkSdmCompression(ModelConfig(**record["model"]))
-    model.load_state_dict(averaged)
+    config, options = ModelConfig(**record["model"]), TrainOptions(**record["options"])
+    model = BkSdmCompression(config)
+    model.load_state_dict(averaged["model"])
+    model.eval().requires_grad_(False)
+    half = {k: v.half() if _can_shrink(k) else v for k, v in model.state_dict().items()}
+    model.load_state_dict({k: v.float() for k, v in half.items()})  # what a decoder will see
+    coder: Tables | ContextPrior
+    if options.phase == "texture":
+        coder = load_bundle(Path(record["init_from"]["path"])).prior
+    else:
+        photos = Photos(data, model.stride)
+        network = ContextNetwork(options.context(config.M), config.anchors)
+        network.load_state_dict(averaged["prior"])
+        network.eval().requires_grad_(False)
+        coder = count_tables(model, photos, network if prior == "context" else None)
     provenance = {**record, "photos": note, "validation": validation, "commit": _commit()}
-    bundle = export_bundle(
-        model.eval(), Photos(data, model.stride), path, name=name, licence="MIT",
-        provenance=provenance,
-    )  # fmt: skip
+    header = {
+        "name": name, "licence": "MIT", "stride": model.stride,
+        "parts": {"vae": "custom", "hyperprior": "custom", "unet": "custom"},
+        "model": config.as_dict(), "provenance": provenance,
+    }  # fmt: skip
+    bundle = save_bundle(path, header, {k: v.cpu().numpy() for k, v in half.items()}, coder)
+    log.info("%s: %d bytes, fingerprint %s", path, path.stat().st_size, bundle.fingerprint.hex())
     text = json.dumps(provenance, indent=2, sort_keys=True) + "\n"
     path.with_suffix(".provenance.json").write_text(text, "utf-8")
-    _update_manifest(bundle, validation["minutes"])
+    _update_manifest(bundle)
     return bundle
 
 
-def _update_manifest(bundle: Bundle, minutes: float) -> None:
+@torch.inference_mode()
+def count_tables(
+    model: BkSdmCompression, photos: Photos, network: ContextNetwork | None
+) -> Tables | ContextPrior:
+    """The prior that codes files: factorized, or with a trained network the context prior."""
+    chosen = photos.images[:: -(-len(photos) // COUNTED_PHOTOS)]
+    planes = [_analyse(model, image) for image in chosen]
+    steps = model.quantiser.step(torch.linspace(0, 1, LEVELS))[:, :, 0, 0].numpy()
+    factorized = _count_channels(planes, steps)
+    if network is None:
+        return factorized
+    n = network.config.groups[0]
+    first = _columns(factorized, network.order[:n].tolist())
+    assumed = freeze(model, network, first)
+    counter = Counter(assumed)
+    for index, z in enumerate(planes):
+        for level in _some_levels(index):
+            counter.add(np.rint(z / steps[level][:, None, None]), level)
+    coded = factorized.lengths[:, network.order.numpy()] > 1
+    arrays = assumed.arrays | counter.rows().arrays("rows") | {"coded": coded.astype(np.uint8)}
+    return ContextPrior(arrays, first)
+
+
+def _count_channels(planes: list[NDArray[np.float32]], steps: Floats) -> Tables:
+    """Factorized tables: z of each channel, cut at the bin edges of each level."""
+    rng = np.random.default_rng(0)
+    drawn, per_photo = [], SAMPLES // len(planes) + 1
+    for z in planes:
+        flat = z.reshape(len(z), -1)
+        drawn.append(flat[:, rng.permutation(flat.shape[1])[:per_photo]])
+    samples = np.sort(np.concatenate(drawn, axis=1), axis=1)
+    tail = laplace_cumulative(1.5 * samples.std(axis=1))
+
+    def cumulative(channel: int, z: Floats) -> Floats:
+        counted = np.searchsorted(samples[channel], z) / samples.shape[1]
+        return (1 - TAIL_SHARE) * counted + TAIL_SHARE * tail(channel, z)
+
+    return build_tables(cumulative, steps, HEADROOM * np.abs(samples).max(axis=1))
+
+
+def _columns(tables: Tables, channels: list[int]) -> Tables:
+    """The tables of some channels, in this order."""
+    rows = [
+        tables.level(i).channels[c].weights for i in range(tables.n_levels) for c in channels
+    ]
+    return Tables(tables.lengths[:, channels], tables.low[:, channels], np.concatenate(rows))
+
+
+def _some_levels(index: int) -> Iterator[int]:
+    """Levels at even distances; all levels have their turn over the photos."""
+    distance = LEVELS / COUNTED_LEVELS
+    offset = (index * 0.618) % 1
+    return (int((k + offset) * distance) for k in range(COUNTED_LEVELS))
+
+
+def _analyse(model: BkSdmCompression, image: torch.Tensor) -> NDArray[np.float32]:
+    height, width = (side // model.stride * model.stride for side in image.shape[1:])
+    x = image[None, :, :height, :width].float() / 255
+    z: NDArray[np.float32] = model.analyse(x)[1][0].numpy()
+    return z
+
+
+def _update_manifest(bundle: Bundle) -> None:
     """Enter the bundle into the manifest of its folder, where there is one."""
     manifest = bundle.path.with_name("manifest.json")
     if not manifest.exists():
@@ -101,7 +166,7 @@ def _update_manifest(bundle: Bundle, minutes: float) -> None:
         "name": bundle.name, "file": bundle.path.name, "fingerprint": bundle.fingerprint.hex(),
         "sha256": hashlib.sha256(bundle.path.read_bytes()).hexdigest(),
         "licence": bundle.header["licence"],
-        "origin": f"bkcodec train, {minutes:g} minutes; see {bundle.path.stem}.provenance.json",
+        "origin": f"bkcodec train; see {bundle.path.stem}.provenance.json",
     }  # fmt: skip
     others = [e for e in content["bundles"] if e["name"] != bundle.name]
     text = json.dumps({"bundles": [entry, *others]}, indent=2) + "\n"
@@ -124,17 +189,3 @@ def _commit() -> str:
 def _can_shrink(name: str) -> bool:
     """Quantisation steps stay float32: they are part of the bitstream."""
     return not name.startswith("quantiser.")
-
-
-def _collect(model: BkSdmCompression, photos: Photos) -> NDArray[np.float32]:
-    """Sorted values of z, [M, about SAMPLES], drawn evenly from the photos."""
-    rng = np.random.default_rng(0)
-    chosen = photos.images[:: -(-len(photos.images) // COUNTED_PHOTOS)]
-    per_photo = SAMPLES // len(chosen) + 1
-    drawn = []
-    for image in chosen:
-        height, width = (side // model.stride * model.stride for side in image.shape[:2])
-        x = torch.from_numpy(image[:height, :width].copy()).permute(2, 0, 1)[None].float() / 255
-        z = model.analyse(x)[1][0].flatten(1).numpy()
-        drawn.append(z[:, rng.choice(z.shape[1], min(per_photo, z.shape[1]), replace=False)])
-    return np.sort(np.concatenate(drawn, axis=1), axis=1)

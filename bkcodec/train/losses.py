@@ -1,33 +1,37 @@
-"""The objective of one training step."""
+"""The objectives of a training step."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from pytorch_msssim import ms_ssim
-from torch import Tensor
+from torch import Tensor, nn
 
 from bkcodec.models.compression import BkSdmCompression
-from bkcodec.models.diffusion import BETA_SCHEDULES
+from bkcodec.models.diffusion import BETA_SCHEDULES, denoise, make_scheduler
 from bkcodec.train.context import ContextNetwork
-
-if TYPE_CHECKING:
-    from bkcodec.train.loop import TrainOptions
+from bkcodec.train.options import TrainOptions
+from bkcodec.train.perceptual import Discriminator, Lpips
 
 # 1 - MS-SSIM weighted like this trades against rate as one squared 8-bit level does with MSE
 # (ratio of the two published lambda ladders of CompressAI, about 1270 at every quality).
 MS_SSIM_TO_MSE = 1270.0
+CHROMA_WEIGHT = 0.5  # of the squared error of mean chroma in 8 x 8 pixels: faint colours stay
 ROUND_TRIP_SHARE = 0.08  # part of the samples in which the VAE decoder sees y itself
 DIFFUSION_WEIGHT = 0.1
 SCALE_WEIGHT = 0.02
-CHROMA_WEIGHT = 0.5  # of the squared error of mean chroma in 8 x 8 pixels: faint colours stay
+TEXTURE_STEPS = (2, 6)  # lengths of the chains that the texture phase trains on
+TEXTURE_QUALITY = 0.6  # the highest quality that it trains on
+TEXTURE_MSE = 40.0  # weight of the squared error, in 0..1 units
+
+Stats = dict[str, Tensor]
 
 
-class RateDistortion:
+class Objective(nn.Module):
     """rate + lambda * distortion, the denoising loss and the scale's likelihood.
 
     Every sample of a batch has its own quality. The rate sees z with uniform noise, the decoder
@@ -37,42 +41,43 @@ class RateDistortion:
     def __init__(
         self, model: BkSdmCompression, prior: ContextNetwork, options: TrainOptions
     ) -> None:
+        super().__init__()
         self.model, self.prior, self.options = model, prior, options
+        self.lpips = Lpips(Path(options.lpips)) if options.lpips else None
         c = model.config
         scheduler = DDPMScheduler(c.train_timesteps, beta_schedule=BETA_SCHEDULES[c.schedule])
         self.alphas_cumprod = scheduler.alphas_cumprod
         self.t_max = c.t_coarsest + 50
 
-    def __call__(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Stats]:
         """X [B, 3, H, W] in 0..1 -> the loss (a scalar) and figures to report."""
-        model = self.model
-
-        def uniform(*shape: int) -> Tensor:
-            return torch.rand(*shape, generator=generator).to(x.device)
-
+        model, options = self.model, self.options
         batch = x.shape[0]
-        quality = (torch.randperm(batch, generator=generator).to(x.device) + uniform(batch)) / batch
+        quality = _spread_evenly(batch, generator).to(x.device)
         y, z = model.analyse(x)
         step = model.quantiser.step(quality)
-        noisy = z + (uniform(*z.shape) - 0.5) * step
+        noisy = z + (_uniform(z.shape, generator, x) - 0.5) * step
         scaled = z / step
         symbols = scaled + (scaled.round() - scaled).detach()
         bpp = self.prior.bits(noisy, symbols, step, quality) / x[0, 0].numel()
+
         z_hat = model.quantiser.dequantise(symbols, quality)
         mean, log_scale, embedding = model.hyper_synthesis(z_hat, quality)
         y_hat = model.denoise_once(mean, log_scale, quality, embedding)
         target = y / model.y_std
-        round_trip = uniform(batch) < ROUND_TRIP_SHARE
+        round_trip = _uniform((batch,), generator, x) < ROUND_TRIP_SHARE
         y_hat = torch.where(round_trip[:, None, None, None], target, y_hat)
         x_hat = model.reconstruct(y_hat, (x.shape[-2], x.shape[-1]))
 
         mse = (x_hat - x).square().mean(dim=(1, 2, 3))
         dissimilarity = 1 - ms_ssim(x_hat, x, data_range=1.0, size_average=False)
-        share = self.options.ms_ssim_weight
+        share = options.ms_ssim_weight
         distortion = (1 - share) * 255**2 * mse + share * MS_SSIM_TO_MSE * dissimilarity
         distortion = distortion + CHROMA_WEIGHT * 255**2 * _chroma_error(x_hat - x)
-        low, high = math.log(self.options.lambda_min), math.log(self.options.lambda_max)
-        lam = torch.exp(low + (high - low) * quality)
+        if self.lpips is not None and options.lpips_weight:
+            perceived = self.lpips(x_hat.clamp(0, 1), x)
+            distortion = distortion + options.lpips_weight * MS_SSIM_TO_MSE * perceived
+        lam = options.lambda_at(quality)
         # Divided by sqrt(lambda), all qualities pull about equally hard.
         cost = ((bpp + lam * distortion) / (20 * lam.sqrt())).mean()
 
@@ -80,11 +85,10 @@ class RateDistortion:
         likelihood = (0.5 * (error * torch.exp(-log_scale)).square() + log_scale).mean()
         denoising = self._denoising(target, mean, log_scale, embedding, generator)
         loss = cost + SCALE_WEIGHT * likelihood + DIFFUSION_WEIGHT * denoising
-        stats = {
+        return loss, {
             "loss": cost, "bpp": bpp.mean(), "psnr": -10 * torch.log10(mse.clamp_min(1e-9)).mean(),
             "ms_ssim": 1 - dissimilarity.mean(), "scale_nll": likelihood, "denoising": denoising,
         }  # fmt: skip
-        return loss, {name: value.item() for name, value in stats.items()}
 
     def _denoising(
         self, target: Tensor, mean: Tensor, log_scale: Tensor, embedding: Tensor,
@@ -108,8 +112,108 @@ class RateDistortion:
         return (predicted - clean).square().mean()
 
 
+class PriorObjective(nn.Module):
+    """The rate of rounded symbols alone; the transforms stay as they are."""
+
+    def __init__(
+        self, model: BkSdmCompression, prior: ContextNetwork, options: TrainOptions
+    ) -> None:
+        super().__init__()
+        self.model, self.prior, self.options = model, prior, options
+
+    def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Stats]:
+        """As ``Objective``."""
+        quality = _spread_evenly(len(x), generator).to(x.device)
+        with torch.no_grad():
+            _, z = self.model.analyse(x)
+            step = self.model.quantiser.step(quality)
+            symbols = (z / step).round()
+        bpp = self.prior.bits(symbols * step, symbols, step, quality) / x[0, 0].numel()
+        loss = (bpp / (20 * self.options.lambda_at(quality).sqrt())).mean()
+        return loss, {"loss": loss, "bpp": bpp.mean()}
+
+
+class TextureObjective(nn.Module):
+    """Looks, not distortion: what several denoising steps give, judged by LPIPS and a critic.
+
+    The U-Net's texture branch runs a whole sampling chain, as the decoder does, of which the last
+    step gets the gradient. Everything else of the model is frozen, so files keep decoding, and
+    one-step pictures stay as they are.
+    """
+
+    def __init__(self, model: BkSdmCompression, options: TrainOptions) -> None:
+        super().__init__()
+        if options.lpips is None:
+            raise ValueError("the texture phase needs the LPIPS weights")
+        self.model, self.options = model, options
+        self.lpips = Lpips(Path(options.lpips))
+        self.critic = Discriminator()
+        model.requires_grad_(False)
+        model.unet.texture_after.requires_grad_(True)
+        model.unet.texture_head.requires_grad_(True)
+
+    def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Stats]:
+        """As ``Objective``; the loss of the critic is part of the sum."""
+        model, options = self.model, self.options
+        chosen = float(_uniform((1,), generator, x)) * TEXTURE_QUALITY
+        quality = torch.full((len(x),), chosen, device=x.device)
+        with torch.no_grad():
+            _, z = model.analyse(x)
+            symbols = (z / model.quantiser.step(quality)).round()
+            z_hat = model.quantiser.dequantise(symbols, quality)
+            mean, log_scale, embedding = model.hyper_synthesis(z_hat, quality)
+        y_hat = self._sample(mean, log_scale, embedding, quality, generator)
+        x_hat = model.reconstruct(y_hat, (x.shape[-2], x.shape[-1]))
+        mse = (x_hat - x).square().mean()
+        perceived = self.lpips(x_hat.clamp(0, 1), x).mean()
+        loss = options.lpips_weight * perceived + TEXTURE_MSE * mse
+        stats = {"lpips": perceived, "mse": mse}
+        if options.adversarial_weight:
+            # Hinge loss; the critic's own gradient and the generator's do not mix.
+            real, fake = self.critic(x), self.critic(x_hat.detach())
+            criticism = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+            convincing = -self.critic.frozen(x_hat).mean()
+            loss = loss + options.adversarial_weight * convincing + criticism
+            stats |= {"critic": criticism, "convincing": convincing}
+        return loss, stats | {"loss": loss}
+
+    def _sample(
+        self, mean: Tensor, log_scale: Tensor, embedding: Tensor, quality: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:  # fmt: skip
+        """The prediction at a random position of a sampling chain of random length."""
+        c, start = self.model.config, int(self.model.start_timestep(quality)[0])
+        low, high = TEXTURE_STEPS
+        steps = int(torch.randint(low, high + 1, (1,), generator=generator))
+        last = int(torch.randint(0, steps, (1,), generator=generator))
+        seed = int(torch.randint(0, 2**31, (1,), generator=generator))
+        position = 0
+
+        def predict(y_t: Tensor, t: Tensor) -> Tensor:
+            nonlocal position
+            with torch.set_grad_enabled(position == last):
+                predicted: Tensor = self.model.unet(
+                    y_t, mean, log_scale, t, embedding, texture=True
+                )
+            position += 1
+            return predicted
+
+        chain = make_scheduler("ddim", c.schedule, c.train_timesteps, start)
+        return denoise(predict, mean, log_scale, chain, steps, seed, stop=last + 1)
+
+
+def _spread_evenly(n: int, generator: torch.Generator) -> Tensor:
+    """Random values, one in each n-th of 0..1, in random order."""
+    return (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n
+
+
+def _uniform(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
+    """Uniform noise from the CPU's generator: equal on every device."""
+    return torch.rand(shape, generator=generator).to(like.device)
+
+
 def _chroma_error(error: Tensor) -> Tensor:
     """Squared error [B] of two orthonormal chroma axes, averaged over 8 x 8 pixels before."""
     red, green, blue = F.avg_pool2d(error, 8).unbind(dim=1)
-    chroma = torch.stack([(red - blue) / 2**0.5, (red - 2 * green + blue) / 6**0.5], dim=1)
+    chroma = torch.stack([(red - blue) / math.sqrt(2), (red - 2 * green + blue) / math.sqrt(6)], 1)
     return chroma.square().mean(dim=(1, 2, 3))

@@ -1,53 +1,135 @@
-"""Validation on held-out photos: rounded symbols, rate from the prior in training."""
+"""Validation on held-out photos, and sample pictures through the real coder."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from pytorch_msssim import ms_ssim
+from torch import Tensor
 
+from bkcodec.config import LEVELS
 from bkcodec.models.compression import BkSdmCompression
-from bkcodec.train.data import Photos
 from bkcodec.train.context import ContextNetwork
+from bkcodec.train.data import Photos
+from bkcodec.train.freeze import freeze, learned_tables
+from bkcodec.train.losses import MS_SSIM_TO_MSE
+from bkcodec.train.options import TrainOptions
+from bkcodec.train.perceptual import Lpips
 
 QUALITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
-SIDE = 320
+SIDE = 320  # of the centre crops that are coded
+SAMPLED, SAMPLE_QUALITIES = 4, (0.2, 0.5)
+TEXTURE_QUALITIES, TEXTURE_STEPS = (0.1, 0.3), 4
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Means over the validation photos at one quality (0..1)."""
+    """Means over the validation photos at one quality (0..1); lpips of several-step pictures."""
 
     quality: float
     bpp: float
     psnr: float
     ms_ssim: float
+    lpips: float | None = None
 
     def __str__(self) -> str:
-        return (f"q {self.quality:.2f} bpp {self.bpp:.4f} psnr {self.psnr:.2f} "
+        text = (f"q {self.quality:.2f} bpp {self.bpp:.4f} psnr {self.psnr:.2f} "
                 f"ms-ssim {self.ms_ssim:.4f}")  # fmt: skip
+        return text if self.lpips is None else f"{text} lpips-sq {self.lpips:.4f}"
+
+
+class Validation:
+    """Judges a model in training."""
+
+    def __init__(
+        self, model: BkSdmCompression, prior: ContextNetwork, options: TrainOptions
+    ) -> None:
+        self.model, self.prior, self.options = model, prior, options
+        self.device = prior.spread.device
+        texture = options.phase == "texture"
+        self.lpips = Lpips(Path(str(options.lpips))).to(self.device) if texture else None
+
+    @torch.no_grad()
+    def rows(self, photos: Photos) -> list[Row]:
+        """Code the centre 320 x 320 pixels of every photo at each quality, one row each."""
+        return [
+            self._row(photos, q) for q in (TEXTURE_QUALITIES if self.lpips else QUALITIES)
+        ]
+
+    def cost(self, rows: list[Row]) -> float:
+        """What the best checkpoint has least of: the training's rate-distortion cost, or LPIPS."""
+        if self.lpips is not None:
+            return float(np.mean([row.lpips for row in rows]))
+        costs = []
+        share = self.options.ms_ssim_weight
+        for row in rows:
+            lam = float(self.options.lambda_at(torch.tensor(row.quality)))
+            mse = 255**2 * 10 ** (-row.psnr / 10)
+            distortion = (1 - share) * mse + share * MS_SSIM_TO_MSE * (1 - row.ms_ssim)
+            costs.append((row.bpp + lam * distortion) / (20 * lam**0.5))
+        return float(np.mean(costs))
+
+    def _row(self, photos: Photos, quality: float) -> Row:
+        model, figures = self.model, []
+        level = torch.full((1,), quality, device=self.device)
+        step = model.quantiser.step(level)
+        for image in photos.images:
+            x = _centre(image).to(self.device)
+            z = model.analyse(x)[1]
+            symbols = (z / step).round()
+            bits = self.prior.bits(symbols * step, symbols, step, level)[0]
+            steps = TEXTURE_STEPS if self.lpips is not None else 1
+            x_hat = self.picture(symbols, level, steps)
+            mse = (x_hat - x).square().mean().clamp_min(1e-9)
+            found = [bits / SIDE**2, -10 * mse.log10(), ms_ssim(x_hat, x, data_range=1.0)]
+            if self.lpips is not None:
+                found.append(self.lpips(x_hat, x)[0])
+            figures.append(torch.stack(found))
+        return Row(quality, *torch.stack(figures).mean(dim=0).tolist())
+
+    def picture(self, symbols: Tensor, level: Tensor, steps: int) -> Tensor:
+        """Symbols [1, M, h, w] -> x_hat [1, 3, 16 h, 16 w], in whole 8-bit levels of 0..1."""
+        y_hat = self.model.sample(symbols, level, steps)
+        size = (symbols.shape[2] * self.model.stride, symbols.shape[3] * self.model.stride)
+        return (self.model.reconstruct(y_hat, size).clamp(0, 1) * 255).round() / 255
 
 
 @torch.no_grad()
-def validate(
-    model: BkSdmCompression, prior: ContextNetwork, photos: Photos, device: torch.device
-) -> list[Row]:
-    """Code the centre 320 x 320 pixels of every photo at five qualities, one row each."""
-    rows = []
-    for quality in QUALITIES:
-        figures = []
-        for image in photos.images:
-            top, left = (image.shape[0] - SIDE) // 2, (image.shape[1] - SIDE) // 2
-            crop = torch.from_numpy(image[top : top + SIDE, left : left + SIDE].copy())
-            x = crop.permute(2, 0, 1)[None].to(device).float() / 255
-            out = model(x, quality)
-            level = torch.full((1,), quality, device=device)
-            step = model.quantiser.step(level)
-            bits = prior.bits(out["symbols"] * step, out["symbols"], step, level)
-            x_hat = (out["x_hat"].clamp(0, 1) * 255).round() / 255
-            mse = (x_hat - x).square().mean().clamp_min(1e-9)
-            similarity = ms_ssim(x_hat, x, data_range=1.0)
-            figures.append(torch.stack([bits[0] / SIDE**2, -10 * mse.log10(), similarity]))
-        rows.append(Row(quality, *torch.stack(figures).mean(dim=0).tolist()))
-    return rows
+def write_samples(judge: Validation, photos: Photos, path: Path) -> NDArray[np.uint8]:
+    """A sheet of reconstructions from real strings; returns its pixels.
+
+    One row a photo: the original, then for each quality one step and ``sample_steps`` steps. The
+    strings are those of the integer coder, decoded again before they are shown.
+    """
+    coder = freeze(judge.model, judge.prior, learned_tables(judge.model, judge.prior))
+    lines = []
+    for image in photos.images[:SAMPLED]:
+        x = _centre(image).to(judge.device)
+        z = judge.model.analyse(x)[1][0]
+        pictures = [x]
+        for quality in SAMPLE_QUALITIES:
+            index = round(quality * (LEVELS - 1))
+            level = torch.full((1,), quality, device=judge.device)
+            rounded = (z / judge.model.quantiser.step(level)[0]).round().cpu().numpy()
+            string, _ = coder.level(index).encode(rounded)
+            decoded = torch.from_numpy(coder.level(index).decode(string, *z.shape[1:]))
+            symbols = decoded[None].float().to(judge.device)
+            pictures += [
+                judge.picture(symbols, level, n) for n in (1, judge.options.sample_steps)
+            ]
+        lines.append(torch.cat([p[0] for p in pictures], dim=2))
+    sheet = torch.cat(lines, dim=1).permute(1, 2, 0).mul(255).round().byte().cpu().numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet).save(path)
+    return sheet
+
+
+def _centre(image: Tensor) -> Tensor:
+    """uint8 [3, H, W] -> the middle [1, 3, 320, 320] in 0..1."""
+    top, left = ((side - SIDE) // 2 for side in image.shape[1:])
+    return image[None, :, top : top + SIDE, left : left + SIDE].float() / 255

@@ -1,0 +1,118 @@
+"""From the trained prior to the integer prior that codes files."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bkcodec.config import LEVELS
+from bkcodec.context import EXCESS_BITS, FRACTIONS, ContextPrior, Part
+from bkcodec.entropy import Tables
+from bkcodec.exact import Cells, Whole
+from bkcodec.models.compression import BkSdmCompression
+from bkcodec.tables import Floats, build_rows, build_tables, integer_weights
+from bkcodec.train.context import FINE, ONE, PER_OCTAVE, SCALES, ContextNetwork
+
+RARE = 5e-4  # a residual that is non-zero less often is not coded
+PSEUDO_COUNTS = 100.0  # weight of the logistic distribution against what was counted
+REACH = 9.0  # tables reach this many scales on each side, and 3 symbols
+
+
+@torch.no_grad()
+def freeze(model: BkSdmCompression, prior: ContextNetwork, first: Tables) -> ContextPrior:
+    """The integer prior with logistic tables, as training assumes.
+
+    Args:
+        model: for its quantisation steps.
+        prior: trained.
+        first: tables [levels, channels of the first group] of the first phase.
+    """
+    device = prior.spread.device
+    ladder = torch.linspace(0, 1, LEVELS, device=device)
+    arrays = prior.integers(model.quantiser.step(ladder)[:, :, 0, 0])
+    arrays |= logistic_rows().arrays("rows")
+    arrays |= _excess().arrays("excess")
+    arrays["coded"] = np.ones((LEVELS, len(prior.order)), np.uint8)
+    return ContextPrior(arrays, first)
+
+
+@torch.no_grad()
+def learned_tables(model: BkSdmCompression, prior: ContextNetwork) -> Tables:
+    """Tables of the first phase from the learned density."""
+    n = prior.config.groups[0]
+    ladder = torch.linspace(0, 1, LEVELS, device=prior.spread.device)
+    steps = model.quantiser.step(ladder)[:, :, 0, 0][:, prior.order[:n]].cpu().numpy()
+
+    def cumulative(channel: int, z: Floats) -> Floats:
+        v = torch.from_numpy(z).float().to(prior.spread.device).expand(n, -1)
+        return prior.first.cumulative(v)[channel].cpu().numpy()
+
+    return build_tables(cumulative, steps, 12 * prior.spread[:n].cpu().numpy())
+
+
+class Counter:
+    """Counts which symbols occur, to replace assumed tables by measured ones."""
+
+    def __init__(self, prior: ContextPrior) -> None:
+        self.prior = prior
+        self.counts = [np.zeros(2 * _reach(i // FRACTIONS) + 1) for i in range(SCALES * FRACTIONS)]
+
+    def add(self, symbols: NDArray[np.floating], level: int) -> None:  # type: ignore[type-arg]
+        """Count the symbols [C, h, w] of one picture."""
+        coder = self.prior.level(level)
+        wanted = symbols[self.prior.order].astype(np.int64)
+
+        def first(tables: object, cells: Cells) -> Whole:
+            del tables
+            return wanted[: self.prior.groups[0], cells[0], cells[1]].T
+
+        def code(part: Part) -> Whole:
+            values = wanted[part.channels[None], part.cells[0][:, None], part.cells[1][:, None]]
+            residual, tables = (values - part.mean).ravel(), part.tables.ravel()
+            for row in np.unique(tables).tolist():
+                reach = len(self.counts[row]) // 2
+                found = residual[tables == row].clip(-reach, reach) + reach
+                self.counts[row] += np.bincount(found, minlength=2 * reach + 1)
+            return values
+
+        coder.walk(*symbols.shape[1:], first, code)
+
+    def rows(self) -> Tables:
+        """Tables of what was counted, with some weight of the logistic ones."""
+
+        def probabilities(scale: int, fraction: int) -> Floats:
+            counts = self.counts[scale * FRACTIONS + fraction]
+            assumed = _logistic(scale, fraction)
+            return (counts + PSEUDO_COUNTS * assumed) / (counts.sum() + PSEUDO_COUNTS)
+
+        return build_rows(probabilities, SCALES, FRACTIONS, RARE)
+
+
+@lru_cache
+def logistic_rows() -> Tables:
+    """The grid of logistic tables."""
+    return build_rows(_logistic, SCALES, FRACTIONS, RARE)
+
+
+def _reach(scale: int) -> int:
+    return int(np.ceil(REACH * 2 ** ((scale - ONE) / PER_OCTAVE))) + 3
+
+
+def _logistic(scale: int, fraction: int) -> Floats:
+    """Probabilities of residuals -reach..reach around the rounded mean, tails included."""
+    width = 2 ** ((scale - ONE) / PER_OCTAVE)
+    mean = (fraction - FRACTIONS // 2) / FRACTIONS if scale < FINE else 0.0
+    reach = _reach(scale)
+    edges = (np.arange(-reach, reach) + 0.5 - mean) / width
+    below = np.concatenate([[0.0], 1 / (1 + np.exp(-edges)), [1.0]])
+    result: Floats = np.diff(below)
+    return result
+
+
+def _excess() -> Tables:
+    """How many bits an excess has: half as likely with every bit."""
+    weights = integer_weights(0.5 ** np.arange(EXCESS_BITS + 1))
+    return Tables(np.array([[len(weights)]], np.uint16), np.zeros((1, 1), np.int16), weights)

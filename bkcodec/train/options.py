@@ -1,0 +1,76 @@
+"""What a training run is asked to do."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bkcodec.train.context import ContextConfig, group_sizes
+
+FOREVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """Everything that a resumed run must share with its beginning, but for its length.
+
+    Attributes:
+        phase: "joint" trains everything for rate and distortion; "prior" the context prior alone;
+            "texture" the branch of the U-Net that several denoising steps use, for looks: files
+            keep decoding.
+        batch_size: crops a step and process.
+        image_size: side of the square crops in pixels.
+        epochs, max_steps, max_minutes: length of the run; the first limit reached ends it.
+        lambda_min, lambda_max: rate-distortion trade-offs at quality 0 and 1, geometric in
+            between, in bits a pixel per squared 8-bit level.
+        ms_ssim_weight: share of MS-SSIM in the distortion, 0..1.
+        lpips: file of the LPIPS-SQ weights, or None.
+        lpips_weight, adversarial_weight: of these two losses; 0 = off.
+        hidden, context_phases: width of the context prior's networks, phases of its groups.
+        sample_steps: denoising steps of the second kind of sample pictures.
+        precision: "no" (float32), "bf16" or "fp16".
+        ema_decay: of the averaged weights, which are what is exported.
+        save_minutes, save_steps: distance of the validations with their checkpoints.
+    """
+
+    phase: str = "joint"
+    batch_size: int = 4
+    image_size: int = 256
+    epochs: int | None = 100
+    max_steps: int | None = None
+    max_minutes: float | None = None
+    lr: float = 1e-4
+    lambda_min: float = 1.5e-4
+    lambda_max: float = 0.1
+    ms_ssim_weight: float = 0.7
+    lpips: str | None = None
+    lpips_weight: float = 0.0
+    adversarial_weight: float = 0.0
+    hidden: int = 48
+    context_phases: int = 2
+    sample_steps: int = 30
+    ema_decay: float = 0.999
+    seed: int = 0
+    precision: str = "no"
+    save_minutes: float = 5.0
+    save_steps: int | None = None
+
+    def lambda_at(self, quality: Tensor) -> Tensor:
+        """The rate-distortion trade-off at qualities of 0..1."""
+        low, high = math.log(self.lambda_min), math.log(self.lambda_max)
+        return torch.exp(low + (high - low) * quality)
+
+    def context(self, channels: int) -> ContextConfig:
+        """The context prior for z of so many channels."""
+        groups = group_sizes(channels)
+        return ContextConfig(groups, (self.context_phases,) * len(groups), self.hidden)
+
+    def limits(self, n_photos: int) -> tuple[float, float]:
+        """Steps and minutes after which the run ends."""
+        steps = [float(self.max_steps)] if self.max_steps is not None else []
+        if self.epochs is not None:
+            steps.append(float(self.epochs * max(1, -(-n_photos // self.batch_size))))
+        return min(steps, default=FOREVER), self.max_minutes or FOREVER
