@@ -199,7 +199,9 @@ def fingerprint(stride: int, arrays: dict[str, Any]) -> bytes:
     names = [k for k in arrays if k.startswith(("prior.", "tables."))]
     for name in sorted([*names, "net.quantiser.log_step"]):
         array = arrays[name]
-        digest.update(name.encode() + b"\0" + struct.pack(f"<B{array.ndim}I", array.ndim, *array.shape))
+        digest.update(
+            name.encode() + b"\0" + struct.pack(f"<B{array.ndim}I", array.ndim, *array.shape)
+        )
         digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
     return digest.digest()[:4]
 

@@ -70,6 +70,10 @@ class ContextPrior:
             self.magnitude = arrays["magnitude"].astype(np.float32)
             grid, excess = Tables.load(arrays, "rows"), Tables.load(arrays, "excess")
             self.rows = [row for i in range(grid.n_levels) for row in grid.level(i).channels]
+            self.low, self.high = (
+                np.array([getattr(row, k) for row in self.rows]) for k in ("low", "high")
+            )
+            self.is_coded = self.low < self.high
             self.n_scales, self.fine = grid.n_levels, int(arrays["fine"][0])
             self.excess = excess.level(0).channels[0]
             self._check(grid)
@@ -110,13 +114,14 @@ class ContextPrior:
             and grid.n_channels == FRACTIONS
             and self.first.lengths.shape == (self.n_levels, self.groups[0])
             and (self.excess.low, self.excess.high) == (0, EXCESS_BITS)
+            and not self.low[~self.is_coded].any()
         ):
             raise ValueError("shapes or ranges")
 
     def _outgoing(self, source: int) -> Floats:
         """Weights from a group's features to the first layers of all later groups, side by side."""
         a, b = 2 * self.starts[source], 2 * self.ends[source]
-        parts = [np.zeros((9 * (b - a), 0), np.int8)]
+        parts: list[Integers] = [np.zeros((9 * (b - a), 0), np.int8)]
         for g in range(source + 1, len(self.groups)):
             part = self.arrays[f"{g}.shared"].reshape(9, 2 * self.starts[g], -1)[:, a:b]
             parts.append(part.reshape(9 * (b - a), -1))
@@ -143,7 +148,8 @@ class Part:
     cells: Cells
     channels: Whole
     mean: Whole  # rounded means [cells, channels]
-    tables: Whole  # index of each symbol's table, likewise
+    tables: NDArray[np.uint16]  # index of each symbol's table, likewise
+    order: Whole  # what sorts the symbols by table
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,26 +170,26 @@ class LevelPrior:
             return values.T.astype(np.int64)
 
         def code(part: Part) -> Whole:
-            residual = self._residual(part, wanted)
-            for table, where in self._by_table(part):
-                if len(table.weights) == 1:
-                    residual[where] = table.low
-                    continue
-                clamped = residual[where].clip(table.low, table.high)
-                encoder.write(table, clamped)
-                beyond = np.abs(residual[where] - clamped)[_is_edge(table, clamped)]
-                for excess in beyond.tolist():
-                    n_bits = (excess + 1).bit_length() - 1
-                    encoder.write(excess_table, np.array([n_bits]))
-                    encoder.write_bits(excess + 1 - (1 << n_bits), n_bits)
-            return part.mean + residual.reshape(part.mean.shape)
+            order = part.order
+            values = self._settled(part, wanted)
+            residual = (values - part.mean).ravel()[order]
+            low, high = self._limits(part)
+            clamped = residual.clip(low, high)
+            for table, begin, end in self._runs(part):
+                encoder.write(table, clamped[begin:end])
+            edges = _edges(clamped, low, high)
+            for excess in np.abs(residual[edges] - clamped[edges]).tolist():
+                n_bits = (excess + 1).bit_length() - 1
+                encoder.write(excess_table, np.array([n_bits]))
+                encoder.write_bits(excess + 1 - (1 << n_bits), n_bits)
+            return values
 
         coded = self.walk(symbols.shape[1], symbols.shape[2], first, code)
         return encoder.to_bytes(), coded
 
     def likelihoods(self, symbols: NDArray[Any]) -> tuple[Symbols, NDArray[np.float32]]:
         """See ``SymbolCoder``."""
-        wanted = self._in_coding_order(symbols)
+        wanted, excess_table = self._in_coding_order(symbols), self.prior.excess
         found = np.ones(symbols.shape, np.float32)
 
         def first(tables: LevelTables, cells: Cells) -> Whole:
@@ -193,44 +199,44 @@ class LevelPrior:
             return values.T.astype(np.int64)
 
         def code(part: Part) -> Whole:
-            residual = self._residual(part, wanted)
-            p = np.ones(residual.shape, np.float32)
-            for table, where in self._by_table(part):
-                if len(table.weights) == 1:
-                    residual[where] = table.low
-                    continue
-                clamped = residual[where].clip(table.low, table.high)
-                beyond = np.frexp(np.abs(residual[where] - clamped) + 1.0)[1] - 1  # its bits
-                escaped = self.prior.excess.probabilities[beyond] * np.exp2(-beyond)
-                edge = _is_edge(table, clamped)
-                p[where] = table.probabilities[clamped - table.low] * np.where(edge, escaped, 1)
+            order = part.order
+            values = self._settled(part, wanted)
+            residual = (values - part.mean).ravel()[order]
+            low, high = self._limits(part)
+            clamped = residual.clip(low, high)
+            p = np.ones(clamped.shape, np.float32)
+            for table, begin, end in self._runs(part):
+                p[begin:end] = table.probabilities[clamped[begin:end] - table.low]
+            edges = _edges(clamped, low, high)
+            n_bits = np.frexp(np.abs(residual[edges] - clamped[edges]) + 1.0)[1] - 1
+            p[edges] *= excess_table.probabilities[n_bits] * np.exp2(-n_bits)
+            unsorted = np.empty_like(p)
+            unsorted[order] = p
             rows, columns = part.cells
             planes = self.prior.order[part.channels]
-            found[planes[None], rows[:, None], columns[:, None]] = p.reshape(part.mean.shape)
-            return part.mean + residual.reshape(part.mean.shape)
+            found[planes[None], rows[:, None], columns[:, None]] = unsorted.reshape(values.shape)
+            return values
 
         return self.walk(symbols.shape[1], symbols.shape[2], first, code), found
 
     def decode(self, data: bytes, height: int, width: int) -> Symbols:
         """See ``SymbolCoder``."""
-        decoder, excess = RangeDecoder(data), self.prior.excess
+        decoder, excess_table = RangeDecoder(data), self.prior.excess
 
         def first(tables: LevelTables, cells: Cells) -> Whole:
             return tables.read(decoder, len(cells[0])).T.astype(np.int64)
 
         def code(part: Part) -> Whole:
-            residual = np.empty(part.mean.size, np.int64)
-            for table, where in self._by_table(part):
-                if len(table.weights) == 1:
-                    residual[where] = table.low
-                    continue
-                values = decoder.read(table, len(where)).astype(np.int64)
-                for i in np.flatnonzero(_is_edge(table, values)).tolist():
-                    n_bits = int(decoder.read(excess, 1)[0])
-                    beyond = (1 << n_bits) - 1 + decoder.read_bits(n_bits)
-                    values[i] += beyond if values[i] == table.high else -beyond
-                residual[where] = values
-            symbols = part.mean + residual.reshape(part.mean.shape)
+            low, high = self._limits(part)
+            residual = low.copy()  # of symbols that are not coded
+            for table, begin, end in self._runs(part):
+                residual[begin:end] = decoder.read(table, end - begin)
+            for i in _edges(residual, low, high).tolist():
+                n_bits = int(decoder.read(excess_table, 1)[0])
+                excess = (1 << n_bits) - 1 + decoder.read_bits(n_bits)
+                residual[i] += excess if residual[i] == high[i] else -excess
+            symbols = part.mean.copy()
+            symbols.ravel()[part.order] += residual
             if np.abs(symbols).max(initial=0) > SYMBOL_MAX:
                 raise FormatError("the z section has a symbol beyond 16 bits")
             return symbols
@@ -289,7 +295,9 @@ class LevelPrior:
         rounded = (mean + FRACTIONS // 2) // FRACTIONS
         fraction = np.where(scale < prior.fine, mean - FRACTIONS * rounded + FRACTIONS // 2,
                             FRACTIONS // 2)  # fmt: skip
-        return Part(cells, channels, rounded, scale * FRACTIONS + fraction)
+        tables = (scale * FRACTIONS + fraction).astype(np.uint16)  # 16 bits are sorted fastest
+        order = np.argsort(tables, axis=None, kind="stable")
+        return Part(cells, channels, rounded, tables, order)
 
     def _add_features(
         self, features: Floats, values: Whole, cells: Cells, channels: Whole, begin: int
@@ -307,21 +315,25 @@ class LevelPrior:
         limited = symbols[self.prior.order].clip(-SYMBOL_MAX, SYMBOL_MAX)
         return limited.astype(np.int64)
 
-    def _residual(self, part: Part, wanted: Whole) -> Whole:
-        """The part's symbols relative to their means, flat."""
+    def _settled(self, part: Part, wanted: Whole) -> Whole:
+        """The part's symbols [cells, channels], as a decoder will have them."""
         rows, columns = part.cells
         values = wanted[part.channels[None], rows[:, None], columns[:, None]]
-        return (values - part.mean).ravel()
+        return np.where(self.prior.is_coded[part.tables], values, part.mean)
 
-    def _by_table(self, part: Part) -> Iterator[tuple[Table, Whole]]:
-        """The tables of a part in rising order, and which of its symbols each one codes."""
-        order = np.argsort(part.tables, axis=None, kind="stable")
+    def _limits(self, part: Part) -> tuple[Whole, Whole]:
+        """Lowest and highest residual of each symbol's table, sorted."""
+        tables = part.tables.ravel()[part.order]
+        return self.prior.low[tables], self.prior.high[tables]
+
+    def _runs(self, part: Part) -> Iterator[tuple[Table, int, int]]:
+        """The tables that code something, and which of the sorted symbols."""
         counts = np.bincount(part.tables.ravel(), minlength=len(self.prior.rows))
         ends = np.cumsum(counts)
-        for row in np.flatnonzero(counts).tolist():
-            yield self.prior.rows[row], order[ends[row] - counts[row] : ends[row]]
+        for row in np.flatnonzero(self.prior.is_coded & (counts > 0)).tolist():
+            yield self.prior.rows[row], int(ends[row] - counts[row]), int(ends[row])
 
 
-def _is_edge(table: Table, symbols: Whole) -> NDArray[np.bool_]:
-    """Symbols behind which an excess is coded."""
-    return (symbols == table.low) | (symbols == table.high)
+def _edges(residual: Whole, low: Whole, high: Whole) -> Whole:
+    """Where an excess follows: at the limits of a table, if it has several symbols."""
+    return np.flatnonzero(((residual == low) | (residual == high)) & (low < high))

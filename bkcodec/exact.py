@@ -82,8 +82,14 @@ class Network:
     def __call__(self, total: Floats, level: int) -> Whole:
         """Sums of the first layer's products [n, hidden] -> outputs [n, outputs]."""
         h = self.first.finish(total, level).clip(0, HIDDEN_MAX)
-        h = self.second.finish(h @ self.second.weight, level).clip(0, HIDDEN_MAX)
-        return self.third.finish(h @ self.third.weight, level).astype(np.int64)
+        h = self.second.finish(product(h, self.second.weight), level).clip(0, HIDDEN_MAX)
+        return self.third.finish(product(h, self.third.weight), level).astype(np.int64)
+
+
+def product(a: Floats, b: Floats) -> Floats:
+    """The matrix product; which BLAS computes it does not matter."""
+    result: Floats = a @ b
+    return result
 
 
 def convolve(features: Floats, cells: Cells, weight: Floats) -> Floats:
@@ -97,11 +103,12 @@ def convolve(features: Floats, cells: Cells, weight: Floats) -> Floats:
     Returns:
         [n, outputs].
     """
-    windows = sliding_window_view(features, (3, 3), axis=(0, 1)).transpose(0, 1, 3, 4, 2)
+    windows = sliding_window_view(features, (3, 3), axis=(0, 1))  # type: ignore[call-overload]
+    windows = windows.transpose(0, 1, 3, 4, 2)
     rows, columns = cells
     out = np.empty((len(rows), weight.shape[1]), np.float32)
     for begin in range(0, len(rows), BAND):
         band = slice(begin, begin + BAND)
         part = windows[rows[band], columns[band]]  # [n, 3, 3, channels]
-        out[band] = part.reshape(len(part), -1) @ weight
+        out[band] = product(part.reshape(len(part), -1), weight)
     return out

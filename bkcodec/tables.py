@@ -52,7 +52,8 @@ def build_rows(
 
     Args:
         probabilities: (row, column) -> probabilities of residuals -reach..reach, an odd number.
-        n_rows, n_columns: of the grid.
+        n_rows: of the grid.
+        n_columns: of the grid.
         rare: residuals that are non-zero less often than this are not coded.
     """
     lengths = np.ones((n_rows, n_columns), np.uint16)

@@ -95,7 +95,7 @@ def test_pretrained_parts_are_refused_clearly(flags: tuple[bool, bool]) -> None:
 
 def test_without_tables_there_are_no_strings(x: torch.Tensor) -> None:
     model = BkSdmCompression(ModelConfig(N=16, M=24))
-    with pytest.raises(ValueError, match="without entropy tables"):
+    with pytest.raises(ValueError, match="without a prior"):
         model.compress(x)
     assert model(x)["likelihoods"] == {}
 
@@ -141,7 +141,7 @@ def lite() -> Bundle:
 
 
 def test_bundles_round_trip(lite: Bundle, tmp_path: Path) -> None:
-    again = save_bundle(tmp_path / "b.safetensors", lite.header, lite.networks, lite.tables)
+    again = save_bundle(tmp_path / "b.safetensors", lite.header, lite.networks, lite.prior)
     assert again.fingerprint == lite.fingerprint and again.header == lite.header
 
 
@@ -149,7 +149,7 @@ def test_decoder_networks_do_not_change_the_fingerprint(lite: Bundle, tmp_path: 
     def stored(**changed: np.ndarray) -> bytes:
         networks = {**lite.networks, **{k.replace("__", "."): v for k, v in changed.items()}}
         path = tmp_path / "b.safetensors"
-        return save_bundle(path, lite.header, networks, lite.tables).fingerprint
+        return save_bundle(path, lite.header, networks, lite.prior).fingerprint
 
     head = lite.networks["vae.decoder.head.weight"]
     assert stored(vae__decoder__head__weight=head * 2) == lite.fingerprint
@@ -169,7 +169,7 @@ def test_bad_bundles_are_refused(lite: Bundle, tmp_path: Path, fault: str) -> No
         header["model"] = header["model"] | {"N": 64}
 
     arrays = {f"net.{k}": v for k, v in networks.items()}
-    arrays |= {f"tables.{k}": getattr(lite.tables, k) for k in ("lengths", "low", "weights")}
+    arrays |= lite.prior.bundled()
 
     save_file(arrays, path, {"bkcodec": json.dumps(header)})
     data = path.read_bytes()

@@ -220,7 +220,8 @@ def test_hostile_bundles(tmp_path: Path, fault: str) -> None:
 
     lite: Bundle = load_bundle(find_bundle("lite"))
     header, networks = dict(lite.header), dict(lite.networks)
-    tables = {k: getattr(lite.tables, k) for k in ("lengths", "low", "weights")}
+    first = lite.prior.first  # type: ignore[union-attr]
+    tables = {k: getattr(first, k) for k in ("lengths", "low", "weights")}
     changes: dict[str, dict[str, object]] = {
         "stride text": {"stride": "16"}, "stride 17": {"stride": 17}, "parts": {"parts": None},
         "model type": {"model": {**header["model"], "M": "many"}},
@@ -243,7 +244,7 @@ def test_hostile_bundles(tmp_path: Path, fault: str) -> None:
         networks["vae.decoder.head.weight"] = networks["vae.decoder.head.weight"] * np.nan
     text = "[" * 200_000 if fault == "nested" else json.dumps(header)
     path = tmp_path / "bad.safetensors"
-    arrays = {f"net.{k}": v for k, v in networks.items()}
+    arrays = {f"net.{k}": v for k, v in networks.items()} | lite.prior.bundled()
     arrays |= {f"tables.{k}": v for k, v in tables.items()}
     save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path, {"bkcodec": text})
     with pytest.raises(UnsupportedError):

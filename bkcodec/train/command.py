@@ -39,67 +39,161 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
 
 
 @click.command(context_settings={"max_content_width": 100})
-@click.option("--data", multiple=True, metavar="DIR[=WEIGHT]",
-              help="Folder of training photos; several are mixed by weight.")
+@click.option(
+    "--data",
+    type=weighted_folder,
+    multiple=True,
+    metavar="DIR[=WEIGHT]",
+    help="Folder of training photos; several are mixed by weight.",
+)
 @click.option("--val", type=FOLDER, help="Folder of validation photos.")
-@click.option("-o", "--output-dir", "output", type=FOLDER, required=True,
-              help="The run's folder; with --export, the bundle file.")
-@click.option("--config", type=FOLDER, callback=read_config, is_eager=True, expose_value=False,
-              help="TOML file with any of these options; the command line wins.")
-@click.option("--phase", type=click.Choice(["joint", "prior", "texture"]), default="joint",
-              show_default=True, help="Everything, the context prior alone, or the texture branch.")
+@click.option(
+    "-o",
+    "--output-dir",
+    "output",
+    type=FOLDER,
+    required=True,
+    help="The run's folder; with --export, the bundle file.",
+)
+@click.option(
+    "--config",
+    type=FOLDER,
+    callback=read_config,
+    is_eager=True,
+    expose_value=False,
+    help="TOML file with any of these options; the command line wins.",
+)
+@click.option(
+    "--phase",
+    type=click.Choice(["joint", "prior", "texture"]),
+    default="joint",
+    show_default=True,
+    help="Everything, the context prior alone, or the texture branch.",
+)
 @click.option("--epochs", type=click.IntRange(1), help="Length of the run.  [default: 100]")
 @click.option("--max-steps", type=click.IntRange(1), help="Length of the run.")
 @click.option("--max-minutes", type=click.FloatRange(0, min_open=True), help="Length of the run.")
 @click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True)
-@click.option("--image-size", type=click.IntRange(176), default=256, show_default=True,
-              help="Side of the square crops in pixels.")
+@click.option(
+    "--image-size",
+    type=click.IntRange(176),
+    default=256,
+    show_default=True,
+    help="Side of the square crops in pixels.",
+)
 @click.option("--lr", type=click.FloatRange(0, min_open=True), default=1e-4, show_default=True)
-@click.option("--lambda", "lambda_", type=positive_range, metavar="X|LOW:HIGH",
-              default="1.5e-4:0.1", show_default=True,
-              help="Rate-distortion trade-off; a range goes over the qualities 0 to 100.")
-@click.option("--ms-ssim-weight", type=click.FloatRange(0, 1), default=0.7, show_default=True,
-              help="Share of MS-SSIM in the distortion, the rest is MSE.")
-@click.option("--lpips", type=click.Path(dir_okay=False, exists=True),
-              help="Safetensors file of LPIPS-SQ weights.")
+@click.option(
+    "--lambda",
+    "lambda_",
+    type=positive_range,
+    metavar="X|LOW:HIGH",
+    default="1.5e-4:0.1",
+    show_default=True,
+    help="Rate-distortion trade-off; a range goes over the qualities 0 to 100.",
+)
+@click.option(
+    "--ms-ssim-weight",
+    type=click.FloatRange(0, 1),
+    default=0.7,
+    show_default=True,
+    help="Share of MS-SSIM in the distortion, the rest is MSE.",
+)
+@click.option(
+    "--lpips",
+    type=click.Path(dir_okay=False, exists=True),
+    help="Safetensors file of LPIPS-SQ weights.",
+)
 @click.option("--lpips-weight", type=click.FloatRange(0), default=0.0, show_default=True)
-@click.option("--adversarial-weight", type=click.FloatRange(0), default=0.0, show_default=True,
-              help="Of a patch critic in the texture phase.")
-@click.option("--N", "N", type=click.IntRange(8), default=128, show_default=True,
-              help="Width of the VAE at 1/8 resolution.")
-@click.option("--M", "M", type=click.IntRange(8, 768), default=128, show_default=True,
-              help="Channels of z.")
-@click.option("--hidden", type=click.IntRange(8, 64), default=48, show_default=True,
-              help="Width of the context prior's networks.")
-@click.option("--context-phases", type=click.Choice(["1", "2", "4"]), default="2",
-              show_default=True, help="Phases in which the context prior codes a group.")
-@click.option("--diffusion-steps", "sample_steps", type=click.IntRange(2, 50), default=30,
-              show_default=True, help="Denoising steps of the sample pictures.")
-@click.option("--schedule", type=click.Choice(["linear", "cosine", "scaled_linear"]),
-              default="scaled_linear", show_default=True, help="Noise schedule.")
+@click.option(
+    "--adversarial-weight",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Of a patch critic in the texture phase.",
+)
+@click.option(
+    "--N",
+    "N",
+    type=click.IntRange(8),
+    default=128,
+    show_default=True,
+    help="Width of the VAE at 1/8 resolution.",
+)
+@click.option(
+    "--M", "M", type=click.IntRange(8, 768), default=128, show_default=True, help="Channels of z."
+)
+@click.option(
+    "--hidden",
+    type=click.IntRange(8, 64),
+    default=48,
+    show_default=True,
+    help="Width of the context prior's networks.",
+)
+@click.option(
+    "--context-phases",
+    type=click.Choice(["1", "2", "4"]),
+    default="2",
+    show_default=True,
+    help="Phases in which the context prior codes a group.",
+)
+@click.option(
+    "--diffusion-steps",
+    "sample_steps",
+    type=click.IntRange(2, 50),
+    default=30,
+    show_default=True,
+    help="Denoising steps of the sample pictures.",
+)
+@click.option(
+    "--schedule",
+    type=click.Choice(["linear", "cosine", "scaled_linear"]),
+    default="scaled_linear",
+    show_default=True,
+    help="Noise schedule.",
+)
 @click.option("--bk-sdm", type=FOLDER, help="BK-SDM directory, for pretrained parts.")
 @click.option("--pretrained-vae/--no-pretrained-vae", default=False, show_default=True)
 @click.option("--pretrained-unet/--no-pretrained-unet", default=False, show_default=True)
-@click.option("--precision", type=click.Choice(["no", "bf16", "fp16"]), default="no",
-              show_default=True)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",
-              show_default=True)
+@click.option(
+    "--precision", type=click.Choice(["no", "bf16", "fp16"]), default="no", show_default=True
+)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--save-minutes", type=click.FloatRange(0, min_open=True), default=5.0,
-              show_default=True, help="Time between validations with their checkpoints.")
+@click.option(
+    "--save-minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="Time between validations with their checkpoints.",
+)
 @click.option("--save-steps", type=click.IntRange(1), help="Steps between them.")
 @click.option("--init-from", metavar="BUNDLE|RUN", help="Start from its networks.")
 @click.option("--resume", is_flag=True, help="Go on with the run in the output folder.")
 @click.option("--dry-run", is_flag=True, help="Check everything, take three steps, write nothing.")
-@click.option("--export", "run", type=FOLDER, metavar="RUN",
-              help="Write the bundle of a finished run instead of training.")
-@click.option("--prior", type=click.Choice(["context", "factorized"]), default="context",
-              show_default=True, help="Of the exported bundle.")
+@click.option(
+    "--export",
+    "run",
+    type=FOLDER,
+    metavar="RUN",
+    help="Write the bundle of a finished run instead of training.",
+)
+@click.option(
+    "--prior",
+    type=click.Choice(["context", "factorized"]),
+    default="context",
+    show_default=True,
+    help="Of the exported bundle.",
+)
 @click.option("--name", default="custom", show_default=True, help="Of the exported bundle.")
-@click.option("--data-note", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="Text file on the photos' origin and licences, for the provenance record.")
+@click.option(
+    "--data-note",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Text file on the photos' origin and licences, for the provenance record.",
+)
 @click.pass_context
-def train(context: click.Context, **given: Any) -> None:  # fmt: skip
+def train(context: click.Context, /, **given: Any) -> None:  # fmt: skip
     """Train a bundle, or export one from a finished run (needs the extra bkcodec[train])."""
     _check(context, given)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
@@ -111,7 +205,7 @@ def train(context: click.Context, **given: Any) -> None:  # fmt: skip
         raise UnsupportedError(
             f"training needs the extra packages ({error}): pip install 'bkcodec[train]'"
         ) from error
-    data = [weighted_folder(text) for text in given["data"]]
+    data = list(given["data"])
     for folder in [folder for folder, _ in data] + ([] if given["run"] else [given["val"]]):
         if not folder.is_dir():
             raise InputError(f"{folder}: not a folder")
@@ -128,7 +222,7 @@ def train(context: click.Context, **given: Any) -> None:  # fmt: skip
         **{k: v for k, v in given.items() if k in known and k != "context_phases"},
     )  # fmt: skip
     config, init = ModelConfig(**{name: given[name] for name in SIZES}), None
-    record = {"data": [f"{folder.name}={weight:g}" for folder, weight in data],
+    record: dict[str, Any] = {"data": [f"{folder.name}={weight:g}" for folder, weight in data],
               "command": "bkcodec " + " ".join(sys.argv[1:])}  # fmt: skip
     if given["init_from"] is not None:
         config, init, record["init_from"] = run.load_init(given["init_from"])

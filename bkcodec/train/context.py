@@ -22,7 +22,9 @@ from bkcodec.train.prior import ContinuousPrior
 
 # Integer units of the networks' values: x in the network is the integer x * unit in the bundle.
 FEATURE_UNIT, HIDDEN_UNIT, MEAN_UNIT = 32, 128, 64
-SCALES = 48  # scale indices; a logistic distribution of scale 2^((index - ONE) / PER_OCTAVE) symbols
+SCALES = (
+    48  # scale indices; a logistic distribution of scale 2^((index - ONE) / PER_OCTAVE) symbols
+)
 PER_OCTAVE, ONE = 4, 20
 FINE = 24  # from this scale index on, means are rounded to whole symbols
 MAX_EXPONENT = 10  # weights are stored in units of 2^-exponent
@@ -123,22 +125,26 @@ class ContextNetwork(nn.Module):
         for g, n in enumerate(self.config.groups):
             masks = _phase_masks(self.config.phases[g], symbols)
             a, b = 2 * self.starts[g], 2 * self.ends[g]
-            networks = {p: self.networks[f"{g}_{p}"] for p in range(len(masks)) if (g, p) != (0, 0)}
+            networks = {p: self.network(g, p) for p in range(len(masks)) if (g, p) != (0, 0)}
             exponent = self._first_exponent(g)
-            total = F.conv2d(features[:, :a], _round_to(self.shared[g], exponent), padding=1) if g else 0.0
-            out = torch.zeros_like(symbols[:, :1])
+            total: Tensor | float = 0.0
+            if g:
+                earlier = _round_to(self.shared[g], exponent)
+                total = F.conv2d(features[:, :a], earlier, padding=1)
+            out = torch.zeros_like(symbols[:, :1]).repeat(1, 2 * n, 1, 1)
             for p, network in networks.items():
                 seen = features[:, a:b] * sum(masks[:p]) if p else None
                 out = out + network(total, seen, exponent, quality) * masks[p]
             means.append(out[:, :n])
             scales.append(out[:, n:])
-            known.append(sum(masks[p] for p in networks).expand_as(out[:, :n]))
+            predicted = torch.ones_like(masks[0]) if g else 1 - masks[0]
+            known.append(predicted.expand_as(out[:, :n]))
         ratio = self.spread[None, :, None, None] / step
-        mean = _straight(torch.cat(means, 1) * MEAN_UNIT, torch.round) / MEAN_UNIT * ratio
+        mean = _rounded(torch.cat(means, 1) * MEAN_UNIT) / MEAN_UNIT * ratio
         index = PER_OCTAVE * (torch.cat(scales, 1) + torch.log2(ratio)) + ONE
-        index = _straight(index, torch.round).clamp(0, SCALES - 1)
-        fine = _straight(mean * FRACTIONS, torch.round) / FRACTIONS
-        mean = torch.where(index < FINE, fine, _straight(mean, torch.round))
+        index = _rounded(index).clamp(0, SCALES - 1)
+        fine = _rounded(mean * FRACTIONS) / FRACTIONS
+        mean = torch.where(index < FINE, fine, _rounded(mean))
         return mean, (index - ONE) / PER_OCTAVE, torch.cat(known, 1)
 
     @torch.no_grad()
@@ -164,7 +170,7 @@ class ContextNetwork(nn.Module):
             for p in range(self.config.phases[g]):
                 if (g, p) != (0, 0):
                     offset = torch.log2(ratio[:, self.starts[g] : self.starts[g] + n])
-                    network = self.networks[f"{g}_{p}"]
+                    network = self.network(g, p)
                     for name, array in network.integers(quality, exponent, offset).items():
                         arrays[f"{g}.{p}.{name}"] = array
         return arrays
@@ -173,17 +179,21 @@ class ContextNetwork(nn.Module):
         """Symbols in coding order -> [B, 2 C, h, w], value and magnitude of each channel."""
         limit = FEATURE_MAX / FEATURE_UNIT
         value = symbols * (step / self.spread[None, :, None, None])
-        value = _straight(value * FEATURE_UNIT, torch.round) / FEATURE_UNIT
+        value = _rounded(value * FEATURE_UNIT) / FEATURE_UNIT
         pair = torch.stack([value.clamp(-limit, limit), _magnitude(symbols) / FEATURE_UNIT], dim=2)
         return pair.flatten(1, 2)
 
     def _first_exponent(self, g: int) -> Tensor:
         """Of the first layers of a group, whose products meet in one sum."""
-        parts = [self.shared[g]] if g else []
-        for p in range(self.config.phases[g]):
-            if p:
-                parts.append(self.networks[f"{g}_{p}"].own)
-        return _exponent(torch.cat([w.flatten(1) for w in parts], dim=1), FEATURE_MAX, least=3) if parts else torch.zeros(0)
+        own = [self.network(g, p).own for p in range(1, self.config.phases[g])]
+        rows = torch.cat([w.flatten(1) for w in (self.shared[g], *own)], dim=1)
+        return _exponent(rows, FEATURE_MAX, least=3)
+
+    def network(self, group: int, phase: int) -> _Phase:
+        """Of one phase of a group; the first phase of the first group has none."""
+        found = self.networks[f"{group}_{phase}"]
+        assert isinstance(found, _Phase)
+        return found
 
 
 class _Phase(nn.Module):
@@ -208,29 +218,30 @@ class _Phase(nn.Module):
             total = total + F.conv2d(seen, _round_to(self.own, exponent), padding=1)
         out = total + interpolate_rows(self.bias1, quality)[:, :, None, None]
         for weight, bias in ((self.second, self.bias2), (self.third, self.bias3)):
-            rounded = _round_to(weight, _exponent(weight.flatten(1), HIDDEN_MAX, least=1))
+            rounded = _round_to(weight, _hidden_exponent(weight))
             out = F.conv2d(_activate(out), rounded)
             out = out + interpolate_rows(bias, quality)[:, :, None, None]
         return out
 
     def integers(self, quality: Tensor, exponent: Tensor, offset: Tensor) -> dict[str, Integers]:
         """Arrays of the three layers; ``offset`` [levels, outputs / 2] is added to log2 scales."""
-        outputs = len(self.third)
-        units = torch.full((outputs,), float(MEAN_UNIT))
+        outputs, device = len(self.third), offset.device
+        hidden = torch.full((len(self.second),), float(HIDDEN_UNIT), device=device)
+        units = torch.full((outputs,), float(MEAN_UNIT), device=device)
         units[outputs // 2 :] = PER_OCTAVE
         added = torch.cat([torch.zeros_like(offset), offset + ONE / PER_OCTAVE], dim=1)
-        exponents = [exponent, *(_exponent(w.flatten(1), HIDDEN_MAX, least=1) for w in (self.second, self.third))]
-        hidden = torch.full((len(self.second),), float(HIDDEN_UNIT))
         arrays: dict[str, Integers] = {}
-        for i, (weight, bias, k, unit_in, unit_out, extra) in enumerate((
-            (self.own, self.bias1, exponents[0], FEATURE_UNIT, hidden, 0.0),
-            (self.second, self.bias2, exponents[1], HIDDEN_UNIT, hidden, 0.0),
-            (self.third, self.bias3, exponents[2], HIDDEN_UNIT, units, added),
-        ), 1):  # fmt: skip
-            rows = interpolate_rows(bias, quality) + extra
+
+        def store(i: int, weight: Tensor, k: Tensor, rows: Tensor, unit: int, out: Tensor) -> None:
             arrays[f"{i}.weight"] = _matrix(weight, k)
-            arrays[f"{i}.bias"] = _whole(rows * torch.exp2(k) * unit_in, np.int32)
-            arrays[f"{i}.shift"] = _whole(k + math.log2(unit_in) - torch.log2(unit_out), np.int8)
+            arrays[f"{i}.bias"] = _whole(rows * torch.exp2(k) * unit, np.int32)
+            arrays[f"{i}.shift"] = _whole(k + math.log2(unit) - torch.log2(out), np.int8)
+
+        rows = [interpolate_rows(b, quality) for b in (self.bias1, self.bias2, self.bias3)]
+        second, third = (_hidden_exponent(w) for w in (self.second, self.third))
+        store(1, self.own, exponent, rows[0], FEATURE_UNIT, hidden)
+        store(2, self.second, second, rows[1], HIDDEN_UNIT, hidden)
+        store(3, self.third, third, rows[2] + added, HIDDEN_UNIT, units)
         return arrays
 
 
@@ -248,18 +259,18 @@ def _phase_masks(phases: int, like: Tensor) -> list[Tensor]:
     return [(phase == p).to(like)[None, None] for p in range(phases)]
 
 
-def _straight(x: Tensor, rounding: object) -> Tensor:
-    """``rounding`` of x, with the gradient of x."""
-    return x + (rounding(x) - x).detach()  # type: ignore[operator]
+def _rounded(x: Tensor) -> Tensor:
+    """Round x, with the gradient of x."""
+    return x + (x.round() - x).detach()
 
 
 def _magnitude(symbols: Tensor) -> Tensor:
     """log2(1 + |symbol|) in 1/16, an integer of 0..127."""
-    return _straight(16 * torch.log2(1 + symbols.abs()), torch.round).clamp(max=FEATURE_MAX)
+    return _rounded(16 * torch.log2(1 + symbols.abs())).clamp(max=FEATURE_MAX)
 
 
 def _activate(x: Tensor) -> Tensor:
-    return _straight(x * HIDDEN_UNIT, torch.round).clamp(0, HIDDEN_MAX) / HIDDEN_UNIT
+    return _rounded(x * HIDDEN_UNIT).clamp(0, HIDDEN_MAX) / HIDDEN_UNIT
 
 
 @torch.no_grad()
@@ -272,10 +283,14 @@ def _exponent(rows: Tensor, largest: int, least: int) -> Tensor:
     return torch.log2(limits).floor().clamp(least, MAX_EXPONENT)
 
 
+def _hidden_exponent(weight: Tensor) -> Tensor:
+    return _exponent(weight.flatten(1), HIDDEN_MAX, least=1)
+
+
 def _round_to(weight: Tensor, exponent: Tensor) -> Tensor:
     """Weights [outputs, ...] to multiples of 2^-exponent of at most 127."""
     unit = torch.exp2(exponent).reshape(-1, *[1] * (weight.ndim - 1))
-    return _straight(weight * unit, torch.round).clamp(-127, 127) / unit
+    return _rounded(weight * unit).clamp(-127, 127) / unit
 
 
 @torch.no_grad()

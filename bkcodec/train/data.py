@@ -79,7 +79,9 @@ class Photos:
         x = torch.stack([self.crop(rng, side) for _ in range(size)])
         return x.div_(255).contiguous(memory_format=torch.channels_last)
 
-    def batches(self, seed: int, process: int, first: int, size: int, side: int) -> Iterator[Tensor]:
+    def batches(
+        self, seed: int, process: int, first: int, size: int, side: int
+    ) -> Iterator[Tensor]:
         """Batches from step ``first`` on, prepared one ahead in a thread."""
         with ThreadPoolExecutor(1) as pool:
             step = first

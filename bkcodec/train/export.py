@@ -1,4 +1,4 @@
-"""From a finished run to a bundle: networks to float16, the prior to integers and counted tables."""
+"""From a finished run to a bundle: float16 networks, an integer prior, counted tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import logging
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -136,9 +135,7 @@ def _count_channels(planes: list[NDArray[np.float32]], steps: Floats) -> Tables:
 
 def _columns(tables: Tables, channels: list[int]) -> Tables:
     """The tables of some channels, in this order."""
-    rows = [
-        tables.level(i).channels[c].weights for i in range(tables.n_levels) for c in channels
-    ]
+    rows = [tables.level(i).channels[c].weights for i in range(tables.n_levels) for c in channels]
     return Tables(tables.lengths[:, channels], tables.low[:, channels], np.concatenate(rows))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,13 +45,14 @@ def learned_tables(model: BkSdmCompression, prior: ContextNetwork) -> Tables:
     """Tables of the first phase from the learned density."""
     n = prior.config.groups[0]
     ladder = torch.linspace(0, 1, LEVELS, device=prior.spread.device)
-    steps = model.quantiser.step(ladder)[:, :, 0, 0][:, prior.order[:n]].cpu().numpy()
+    steps = model.quantiser.step(ladder)[:, prior.order[:n], 0, 0].double().cpu().numpy()
 
     def cumulative(channel: int, z: Floats) -> Floats:
         v = torch.from_numpy(z).float().to(prior.spread.device).expand(n, -1)
         return prior.first.cumulative(v)[channel].cpu().numpy()
 
-    return build_tables(cumulative, steps, 12 * prior.spread[:n].cpu().numpy())
+    bounds: Floats = 12 * prior.spread[:n].double().cpu().numpy()
+    return build_tables(cumulative, steps, bounds)
 
 
 class Counter:
@@ -60,7 +62,7 @@ class Counter:
         self.prior = prior
         self.counts = [np.zeros(2 * _reach(i // FRACTIONS) + 1) for i in range(SCALES * FRACTIONS)]
 
-    def add(self, symbols: NDArray[np.floating], level: int) -> None:  # type: ignore[type-arg]
+    def add(self, symbols: NDArray[np.floating[Any]], level: int) -> None:
         """Count the symbols [C, h, w] of one picture."""
         coder = self.prior.level(level)
         wanted = symbols[self.prior.order].astype(np.int64)
@@ -78,7 +80,7 @@ class Counter:
                 self.counts[row] += np.bincount(found, minlength=2 * reach + 1)
             return values
 
-        coder.walk(*symbols.shape[1:], first, code)
+        coder.walk(symbols.shape[1], symbols.shape[2], first, code)
 
     def rows(self) -> Tables:
         """Tables of what was counted, with some weight of the logistic ones."""

@@ -158,7 +158,7 @@ class Trainer:
         self.ema.multi_avg_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
         self.ema.update_parameters(self.networks)
         self.step += 1
-        return {k: float(v.detach()) for k, v in (stats | {"grad_norm": norm}).items()}
+        return {k: v.item() for k, v in (stats | {"grad_norm": norm}).items()}
 
     def save(self, writer: SummaryWriter) -> None:
         """Write checkpoint, validation figures and samples of the averaged weights."""
@@ -179,7 +179,7 @@ class Trainer:
         for row in rows:
             log.info("step %d val %s", self.step, row)
             for name, value in asdict(row).items():
-                if name != "quality":
+                if name != "quality" and value is not None:
                     writer.add_scalar(f"val/{name}/q{row.quality:.2f}", value, self.step)
         log.info("step %d val cost %.4f (best %.4f)", self.step, cost, self.best)
         grid = write_samples(judge, self.val, self.folder / "samples" / f"{self.step:07d}.png")
@@ -234,7 +234,7 @@ class Trainer:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        log.info("prior fitted: %.3f bpp at random quality", float(stats["bpp"]))
+        log.info("prior fitted: %.3f bpp at random quality", stats["bpp"].item())
 
     def _load(self, module: nn.Module, state: dict[str, Tensor]) -> None:
         """Take over what fits; deeper stacks begin as the identity, so nothing is lost."""

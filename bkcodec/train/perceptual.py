@@ -31,7 +31,7 @@ class Lpips(nn.Module):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        from torchvision.models import squeezenet1_1
+        from torchvision.models import squeezenet1_1  # slow to import
 
         try:
             arrays = load_file(path)

@@ -57,14 +57,12 @@ class Validation:
     @torch.no_grad()
     def rows(self, photos: Photos) -> list[Row]:
         """Code the centre 320 x 320 pixels of every photo at each quality, one row each."""
-        return [
-            self._row(photos, q) for q in (TEXTURE_QUALITIES if self.lpips else QUALITIES)
-        ]
+        return [self._row(photos, q) for q in (TEXTURE_QUALITIES if self.lpips else QUALITIES)]
 
     def cost(self, rows: list[Row]) -> float:
         """What the best checkpoint has least of: the training's rate-distortion cost, or LPIPS."""
         if self.lpips is not None:
-            return float(np.mean([row.lpips for row in rows]))
+            return float(np.mean([row.lpips or 0.0 for row in rows]))
         costs = []
         share = self.options.ms_ssim_weight
         for row in rows:
@@ -119,9 +117,7 @@ def write_samples(judge: Validation, photos: Photos, path: Path) -> NDArray[np.u
             string, _ = coder.level(index).encode(rounded)
             decoded = torch.from_numpy(coder.level(index).decode(string, *z.shape[1:]))
             symbols = decoded[None].float().to(judge.device)
-            pictures += [
-                judge.picture(symbols, level, n) for n in (1, judge.options.sample_steps)
-            ]
+            pictures += [judge.picture(symbols, level, n) for n in (1, judge.options.sample_steps)]
         lines.append(torch.cat([p[0] for p in pictures], dim=2))
     sheet = torch.cat(lines, dim=1).permute(1, 2, 0).mul(255).round().byte().cpu().numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
