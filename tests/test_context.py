@@ -49,7 +49,7 @@ def random_network(phases: int = 2, seed: int = 0, noise: float = 0.1) -> Contex
 def draw(seed: int, height: int, width: int) -> torch.Tensor:
     """z [C, h, w] whose channels have different spreads, in no order."""
     generator = torch.Generator().manual_seed(seed)
-    spread = torch.linspace(0.2, 4, CHANNELS)[torch.randperm(CHANNELS, generator=generator)]
+    spread = torch.linspace(0.2, 4, CHANNELS).reshape(2, -1).t().flatten()
     return torch.randn(CHANNELS, height, width, generator=generator) * spread[:, None, None]
 
 

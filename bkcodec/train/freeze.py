@@ -51,7 +51,7 @@ def learned_tables(model: BkSdmCompression, prior: ContextNetwork) -> Tables:
         v = torch.from_numpy(z).float().to(prior.spread.device).expand(n, -1)
         return prior.first.cumulative(v)[channel].cpu().numpy()
 
-    bounds: Floats = 12 * prior.spread[:n].double().cpu().numpy()
+    bounds = 12 * np.asarray(prior.spread[:n].cpu(), np.float64)
     return build_tables(cumulative, steps, bounds)
 
 
