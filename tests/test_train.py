@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from conftest import shared
 from PIL import Image
 from safetensors.numpy import load_file
@@ -176,6 +177,21 @@ def test_a_rehearsal_writes_nothing(
     assert train(tmp_path / "run", 100, "--dry-run") == 0
     assert not (tmp_path / "run").exists()
     assert "crops of 176 pixels a second" in caplog.text and "after 100 steps" in caplog.text
+
+
+def test_mixed_precision_runs(
+    train: Callable[..., int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    losses = {}
+    for precision in ("no", "bf16"):
+        caplog.clear()
+        AcceleratorState._reset_state(reset_partial_state=True)  # one per process otherwise
+        assert train(tmp_path / "run", 3, "--dry-run", "--precision", precision) == 0
+        losses[precision] = float(caplog.text.split("loss ")[1].split()[0])
+    assert losses["bf16"] == pytest.approx(losses["no"], rel=0.05)
+    assert losses["bf16"] != losses["no"]
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_a_config_file_and_epochs(

@@ -92,6 +92,16 @@ def timestep_embedding(t: Tensor) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
+def in_float32(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """The layer's output in float32, also under automatic mixed precision.
+
+    The linear paths carry coefficients of hundreds of quantisation steps; bfloat16 has 8 bits.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        out: Tensor = layer(x.float())
+    return out
+
+
 def unshuffle(x: Tensor, factor: int) -> Tensor:
     """``pixel_unshuffle``, kept channels-last: convolutions run 1.5 times faster on CPUs."""
     return F.pixel_unshuffle(x, factor).contiguous(memory_format=torch.channels_last)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bkcodec.models.blocks import Stack, interpolate_rows, zero_
+from bkcodec.models.blocks import Stack, in_float32, interpolate_rows, zero_
 
 
 class HyperEncoder(nn.Module):
@@ -24,7 +24,7 @@ class HyperEncoder(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         """See the class."""
-        return self.linear(y) + self.head(self.blocks(self.stem(y)))
+        return in_float32(self.linear, y) + self.head(self.blocks(self.stem(y)))
 
 
 class HyperDecoder(nn.Module):
@@ -47,7 +47,7 @@ class HyperDecoder(nn.Module):
     def forward(self, z_hat: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """See the class; embedding is [B, EMBEDDING]."""
         h = self.blocks(self.stem(z_hat), embedding)
-        return self.linear(z_hat) + self.mean(h), self.log_scale(h).clamp(-6, 2)
+        return in_float32(self.linear, z_hat) + self.mean(h), self.log_scale(h).clamp(-6, 2)
 
 
 class Quantiser(nn.Module):

@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bkcodec.models.blocks import Stack, shuffle, unshuffle, zero_
+from bkcodec.models.blocks import Stack, in_float32, shuffle, unshuffle, zero_
 from bkcodec.models.dct import STRIDE, dct_basis
 
 
@@ -43,7 +43,7 @@ class VaeEncoder(nn.Module):
         x = x * 2 - 1
         h = self.fine(self.stem(unshuffle(x, 8)))
         h = self.coarse(self.down(h))
-        return self.linear(unshuffle(x, STRIDE)) + self.head(h)
+        return in_float32(self.linear, unshuffle(x, STRIDE)) + self.head(h)
 
 
 class VaeDecoder(nn.Module):
@@ -64,7 +64,7 @@ class VaeDecoder(nn.Module):
         """See the class."""
         h = shuffle(self.up(self.coarse(self.stem(y_hat))), 2)
         residual = shuffle(self.head(self.fine(h)), 8)
-        x_hat = shuffle(self.linear(y_hat), STRIDE) + residual
+        x_hat = shuffle(in_float32(self.linear, y_hat), STRIDE) + residual
         return (x_hat + 1) / 2
 
 

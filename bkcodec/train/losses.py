@@ -59,7 +59,8 @@ class Objective(nn.Module):
         noisy = z + (_uniform(z.shape, generator, x) - 0.5) * step
         scaled = z / step
         symbols = scaled + (scaled.round() - scaled).detach()
-        bpp = self.prior.bits(noisy, symbols, step, quality) / x[0, 0].numel()
+        with torch.autocast(x.device.type, enabled=False):
+            bpp = self.prior.bits(noisy, symbols, step, quality) / x[0, 0].numel()
 
         z_hat = model.quantiser.dequantise(symbols, quality)
         mean, log_scale, embedding = model.hyper_synthesis(z_hat, quality)
@@ -70,7 +71,8 @@ class Objective(nn.Module):
         x_hat = model.reconstruct(y_hat, (x.shape[-2], x.shape[-1]))
 
         mse = (x_hat - x).square().mean(dim=(1, 2, 3))
-        dissimilarity = 1 - ms_ssim(x_hat, x, data_range=1.0, size_average=False)
+        with torch.autocast(x.device.type, enabled=False):
+            dissimilarity = 1 - ms_ssim(x_hat, x, data_range=1.0, size_average=False)
         share = options.ms_ssim_weight
         distortion = (1 - share) * 255**2 * mse + share * MS_SSIM_TO_MSE * dissimilarity
         distortion = distortion + CHROMA_WEIGHT * 255**2 * _chroma_error(x_hat - x)
@@ -128,7 +130,8 @@ class PriorObjective(nn.Module):
             _, z = self.model.analyse(x)
             step = self.model.quantiser.step(quality)
             symbols = (z / step).round()
-        bpp = self.prior.bits(symbols * step, symbols, step, quality) / x[0, 0].numel()
+        with torch.autocast(x.device.type, enabled=False):
+            bpp = self.prior.bits(symbols * step, symbols, step, quality) / x[0, 0].numel()
         loss = (bpp / (20 * self.options.lambda_at(quality).sqrt())).mean()
         return loss, {"loss": loss, "bpp": bpp.mean()}
 
