@@ -310,15 +310,15 @@ class LevelPrior:
         features[rows, columns, position] = scaled.clip(-FEATURE_MAX, FEATURE_MAX)
         features[rows, columns, position + 1] = self.prior.magnitude[np.abs(values).clip(max=255)]
 
-    def _in_coding_order(self, symbols: NDArray[Any]) -> Whole:
+    def _in_coding_order(self, symbols: NDArray[Any]) -> Symbols:
         """Symbols [C, h, w] of any size -> what 16 bits hold, in coding order."""
         limited = symbols[self.prior.order].clip(-SYMBOL_MAX, SYMBOL_MAX)
-        return limited.astype(np.int64)
+        return limited.astype(np.int16)
 
-    def _settled(self, part: Part, wanted: Whole) -> Whole:
+    def _settled(self, part: Part, wanted: Symbols) -> Whole:
         """The part's symbols [cells, channels], as a decoder will have them."""
         rows, columns = part.cells
-        values = wanted[part.channels[None], rows[:, None], columns[:, None]]
+        values = wanted[part.channels[None], rows[:, None], columns[:, None]].astype(np.int64)
         return np.where(self.prior.is_coded[part.tables], values, part.mean)
 
     def _limits(self, part: Part) -> tuple[Whole, Whole]:
