@@ -9,11 +9,11 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 DEMO := demo-out
 KAITAI := .cache/ksc/node_modules/kaitai-struct-compiler
 
-.PHONY: help demo test test-slow check format vectors sample train-lite export-lite kodak clean
+.PHONY: help demo test test-slow check format vectors sample train-lite export-lite texture-lite kodak clean
 
 help:
 	@sed -n 's/^# //p' Makefile
-	@echo "also: test-slow check format vectors sample train-lite export-lite kodak clean"
+	@echo "also: test-slow check format vectors sample train-lite export-lite texture-lite kodak clean"
 
 $(VENV)/.core: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -64,14 +64,23 @@ vectors: $(VENV)/.core
 sample: $(VENV)/.core
 	$(BIN)/python scripts/make_sample.py tests/samples/lake.png
 
-# Training the shipped bundle: make train-lite DATA=photos VAL=held-out-photos
+# Training the shipped bundle: make train-lite DATA=photos VAL=held-out-photos, then export-lite,
+# then texture-lite LPIPS=weights-file; see docs/lite.md.
 RUN ?= runs/lite
-MINUTES ?= 102
+MINUTES ?= 180
 train-lite: $(VENV)/.dev
-	$(BIN)/bkcodec train --data $(DATA) --val $(VAL) -o $(RUN) --max-minutes $(MINUTES)
+	$(BIN)/bkcodec train --config scripts/lite.toml --data $(DATA) --val $(VAL) -o $(RUN) \
+		--max-minutes $(MINUTES)
 
 export-lite: $(VENV)/.dev
 	$(BIN)/bkcodec train --export $(RUN) --data $(DATA) -o weights/lite.safetensors \
+		--name lite --data-note docs/training-photos.md
+
+texture-lite: $(VENV)/.dev
+	$(BIN)/bkcodec train --phase texture --init-from weights/lite.safetensors --data $(DATA) \
+		--val $(VAL) -o $(RUN)-texture --lpips $(LPIPS) --lpips-weight 1 \
+		--adversarial-weight 0.05 --lr 3e-4 --image-size 192 --max-minutes 15
+	$(BIN)/bkcodec train --export $(RUN)-texture --data $(DATA) -o weights/lite.safetensors \
 		--name lite --data-note docs/training-photos.md
 
 # The figures of docs/lite.md: make kodak PHOTOS=folder

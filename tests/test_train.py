@@ -287,14 +287,19 @@ def texture_phase_keeps_files(
 
 
 def test_starting_from_a_run_and_the_prior_phase(
-    train: Callable[..., int], tmp_path: Path, run: Callable[..., int]
+    train: Callable[..., int], tmp_path: Path, run: Callable[..., int], photos: Path
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     assert train(first, 2) == 0
-    assert train(second, 2, "--phase", "prior", "--init-from", first) == 0
+    more = ("--phase", "prior", "--init-from", first, "--context-phases", "4")
+    assert train(second, 2, *more) == 0
     before, after = (load_averaged(f / "best.safetensors") for f in (first, second))
     assert all(torch.equal(v, after["model"][k]) for k, v in before["model"].items())
     assert not all(torch.equal(v, after["prior"][k]) for k, v in before["prior"].items())
+    assert {k for k in after["prior"] if k.startswith("networks.0_3.")}
+    bundle = tmp_path / "b.safetensors"
+    assert run("train", "--export", second, "--data", photos, "-o", bundle) == 0
+    assert load_bundle(bundle).prior.phases[:2] == [4, 4]
     with pytest.raises(InputError, match="not a folder of a run"):
         run_module.load_init(str(tmp_path))
 

@@ -53,6 +53,18 @@ class ContextConfig:
     hidden: int = 48
 
 
+def spread_phases(state: dict[str, Tensor], config: ContextConfig) -> dict[str, Tensor]:
+    """A prior's weights for more phases: new ones start as the last one that there was."""
+    there = {tuple(k.split(".")[1].split("_")) for k in state if k.startswith("networks.")}
+    spread = dict(state)
+    for g, phases in enumerate(config.phases):
+        last = max(int(p) for group, p in there if group == str(g))
+        for p in range(last + 1, phases):
+            old, new = f"networks.{g}_{last}.", f"networks.{g}_{p}."
+            spread |= {k.replace(old, new): v for k, v in state.items() if k.startswith(old)}
+    return spread
+
+
 class ContextNetwork(nn.Module):
     """Predicts every symbol of z from what is decoded before it; gives the rate of z.
 

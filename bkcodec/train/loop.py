@@ -24,7 +24,7 @@ from bkcodec.train.checkpoint import (
     save_averaged,
     save_checkpoint,
 )
-from bkcodec.train.context import ContextNetwork
+from bkcodec.train.context import ContextNetwork, spread_phases
 from bkcodec.train.data import Photos
 from bkcodec.train.losses import Objective, PriorObjective, TextureObjective
 from bkcodec.train.options import TrainOptions
@@ -119,7 +119,7 @@ class Trainer:
         if self.options.phase != "texture":
             self._measure()
             if self.init is not None and self.init.get("prior"):
-                self._load(self.prior, self.init["prior"])
+                self._load(self.prior, spread_phases(self.init["prior"], self.prior.config))
             else:
                 self._fit_prior()
         self.ema.module.load_state_dict(self.networks.state_dict())

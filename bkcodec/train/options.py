@@ -11,6 +11,7 @@ from torch import Tensor
 from bkcodec.train.context import ContextConfig, group_sizes
 
 FOREVER = float("inf")
+FEW_CHANNELS = 32  # groups of more have two phases at most: they carry few bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class TrainOptions:
         ms_ssim_weight: share of MS-SSIM in the distortion, 0..1.
         lpips: file of the LPIPS-SQ weights, or None.
         lpips_weight, adversarial_weight: of these two losses; 0 = off.
-        hidden, context_phases: width of the context prior's networks, phases of its groups.
+        hidden, context_phases: width of the context prior's networks, phases of its groups (of at
+            most two where a group has more than 32 channels).
         sample_steps: denoising steps of the second kind of sample pictures.
         precision: "no" (float32), "bf16" or "fp16".
         ema_decay: of the averaged weights, which are what is exported.
@@ -66,7 +68,9 @@ class TrainOptions:
     def context(self, channels: int) -> ContextConfig:
         """The context prior for z of so many channels."""
         groups = group_sizes(channels)
-        return ContextConfig(groups, (self.context_phases,) * len(groups), self.hidden)
+        most = self.context_phases
+        phases = tuple(most if n <= FEW_CHANNELS else min(2, most) for n in groups)
+        return ContextConfig(groups, phases, self.hidden)
 
     def limits(self, n_photos: int) -> tuple[float, float]:
         """Steps and minutes after which the run ends."""
