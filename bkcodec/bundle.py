@@ -24,6 +24,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bkcodec.config import LEVELS
 from bkcodec.errors import UnsupportedError
 from bkcodec.files import write_whole
 
@@ -172,6 +173,8 @@ def _parse(path: Path, data: bytes) -> Bundle:
     except (SafetensorError, KeyError, ValueError, TypeError, struct.error) as error:
         raise UnsupportedError(f"{path}: not a complete bkcodec bundle ({error})") from error
     prior = ContextPrior(parts["prior"], tables) if parts["prior"] else tables
+    if prior.n_levels != LEVELS:
+        raise UnsupportedError(f"{path}: a prior of {prior.n_levels} levels, not {LEVELS}")
     return Bundle(path, header, prior, parts["net"], mark)
 
 

@@ -40,6 +40,7 @@ from bkcodec.tiling import scaled, tile_cells, windows
 
 REACH = 8  # cells of z that a pixel's code or picture depends on, on each side, in the VAE and h_a
 MAX_STEPS = 50
+OUT_OF_MEMORY = "out of memory. A smaller --tile, or a smaller photo, needs less."
 
 T = TypeVar("T")
 
@@ -88,7 +89,8 @@ class Codec:
         blocks = {k: getattr(picture, k) for k in ("icc", "exif", "xmp") if k not in options.strip}
 
         def at(level: int) -> Encoded:
-            string, symbols = self.bundle.prior.level(level).encode(self._quantise(z, level))
+            coder = self.bundle.prior.level(level)
+            string, symbols = _guard_memory(lambda: coder.encode(self._quantise(z, level)))
             width, height = picture.size
             container = Container(
                 self.bundle.fingerprint, width, height, self.model.stride, level,
@@ -249,11 +251,11 @@ def _guard_memory(work: Callable[[], T]) -> T:
     try:
         return work()
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise LimitError("out of memory. A smaller --tile needs less.") from error
+        raise LimitError(OUT_OF_MEMORY) from error
     except RuntimeError as error:
         if "alloc" not in str(error):
             raise
-        raise LimitError("out of memory. A smaller --tile needs less.") from error
+        raise LimitError(OUT_OF_MEMORY) from error
 
 
 def check_encode(options: EncodeOptions) -> None:

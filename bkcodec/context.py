@@ -42,6 +42,8 @@ FRACTIONS = 16  # means are in 1/16 symbols
 GAIN_SHIFT = 12
 SYMBOL_MAX = 2**15 - 1
 EXCESS_BITS = 17  # a symbol beyond its table is at most 2^17 - 1 away from it
+EXCESS_WEIGHT = 46340  # the largest in its table: an excess costs half a bit at least
+MAX_SCALES = 4096
 
 
 class ContextPrior:
@@ -58,11 +60,9 @@ class ContextPrior:
     def __init__(self, arrays: dict[str, Integers], first: Tables) -> None:
         self.arrays, self.first = arrays, first
         try:
-            self.groups = groups = arrays["groups"].tolist()
-            self.phases = phases = arrays["phases"].tolist()
-            if min(groups) < 1 or len(groups) != len(phases) or not set(phases) <= set(PHASES):
-                raise ValueError(f"groups {groups}, phases {phases}")
-            self.ends = np.cumsum(groups).tolist()
+            self.groups, self.phases = (arrays[k].tolist() for k in ("groups", "phases"))
+            check_shapes(arrays, self.groups, self.phases, first)
+            self.ends = np.cumsum(self.groups).tolist()
             self.starts = [0, *self.ends[:-1]]
             self.order = arrays["order"].astype(np.int64)
             self.coded = arrays["coded"] != 0
@@ -76,14 +76,14 @@ class ContextPrior:
             self.is_coded = self.low < self.high
             self.n_scales, self.fine = grid.n_levels, int(arrays["fine"][0])
             self.excess = excess.level(0).channels[0]
-            self._check(grid)
-            self.shared = [self._outgoing(g) for g in range(len(groups))]
+            self._check_values(grid)
+            self.shared = [self._outgoing(g) for g in range(len(self.groups))]
             self.networks = {
                 (g, p): self._network(g, p)
-                for g, n in enumerate(phases) for p in range(n) if (g, p) != (0, 0)
+                for g, n in enumerate(self.phases) for p in range(n) if (g, p) != (0, 0)
             }  # fmt: skip
-            self.hidden = self.shared[0].shape[1] // max(1, len(groups) - 1)
-        except (KeyError, ValueError, IndexError, TypeError) as error:
+            self.hidden = hidden_width(arrays)
+        except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
             raise UnsupportedError(f"the bundle's context prior does not fit: {error}") from error
 
     @property
@@ -104,19 +104,18 @@ class ContextPrior:
         """The prior at one quality level."""
         return LevelPrior(self, level)
 
-    def _check(self, grid: Tables) -> None:
-        wide = (self.n_levels, self.n_channels)
+    def _check_values(self, grid: Tables) -> None:
+        n = self.groups[0]
         if not (
-            sorted(self.order.tolist()) == list(range(self.n_channels))
-            and self.coded.shape == self.gain.shape == self.mean_gain.shape == wide
-            and self.magnitude.shape == (256,)
-            and 0 <= self.magnitude.min() <= self.magnitude.max() <= FEATURE_MAX
-            and grid.n_channels == FRACTIONS
-            and self.first.lengths.shape == (self.n_levels, self.groups[0])
+            np.array_equal(np.sort(self.order), np.arange(self.n_channels))
+            and self.magnitude.max() <= FEATURE_MAX
+            and (grid.n_channels, grid.n_levels <= MAX_SCALES) == (FRACTIONS, True)
             and (self.excess.low, self.excess.high) == (0, EXCESS_BITS)
+            and self.excess.weights.max() <= EXCESS_WEIGHT
             and not self.low[~self.is_coded].any()
+            and not (self.first.lengths[~self.coded[:, :n]] > 1).any()
         ):
-            raise ValueError("shapes or ranges")
+            raise ValueError("values out of range")
 
     def _outgoing(self, source: int) -> Floats:
         """Weights from a group's features to the first layers of all later groups, side by side."""
@@ -129,16 +128,60 @@ class ContextPrior:
 
     def _network(self, g: int, p: int) -> Network:
         shared = [self.arrays[f"{g}.shared"]] if g else []
-        network = Network(
+        return Network(
             Layer.load(self.arrays, f"{g}.{p}.1", FEATURE_MAX, *shared),
             Layer.load(self.arrays, f"{g}.{p}.2", HIDDEN_MAX),
             Layer.load(self.arrays, f"{g}.{p}.3", HIDDEN_MAX),
         )
-        inputs = 9 * 2 * self.groups[g] if p else 0
-        outputs = 2 * self.groups[g]
-        if len(network.first.weight) != inputs or network.third.weight.shape[1] != outputs:
-            raise ValueError(f"network {g}.{p}")
-        return network
+
+
+def hidden_width(arrays: dict[str, Integers]) -> int:
+    """Width of all networks."""
+    return next((len(v) for k, v in arrays.items() if k.endswith(".2.weight")), 0)
+
+
+def check_shapes(
+    arrays: dict[str, Integers], groups: list[int], phases: list[int], first: Tables
+) -> None:
+    """Compare every array with the table in formats/bkc-1.md before anything is computed.
+
+    Raises:
+        KeyError: an array is missing.
+        ValueError: one of another type or shape.
+    """
+    n, levels, hidden = len(arrays["order"]), len(arrays["coded"]), hidden_width(arrays)
+    small = len(groups) <= n and all(1 <= size <= n for size in groups)
+    if (
+        not small
+        or sum(groups) != n
+        or len(phases) != len(groups)
+        or not set(phases) <= set(PHASES)
+    ):
+        raise ValueError(f"groups and phases for {n} channels")
+    if first.lengths.shape != (levels, groups[0]):
+        raise ValueError("tables of the first phase")
+    shapes: dict[str, tuple[str, tuple[int, ...]]] = {
+        "groups": ("int16", (len(groups),)), "phases": ("int16", (len(groups),)),
+        "order": ("int16", (n,)), "coded": ("uint8", (levels, n)), "gain": ("int32", (levels, n)),
+        "mean_gain": ("int32", (levels, n)), "magnitude": ("uint8", (256,)),
+        "fine": ("int16", (1,)), "excess.lengths": ("uint16", (1, 1)),
+    }  # fmt: skip
+    begin = 0
+    for g, size in enumerate(groups):
+        if g:
+            shapes[f"{g}.shared"] = ("int8", (9 * 2 * begin, hidden))
+        for p in range(phases[g]):
+            if (g, p) != (0, 0):
+                layers = ((9 * 2 * size * (p > 0), hidden), (hidden, hidden), (hidden, 2 * size))
+                for i, (inputs, outputs) in enumerate(layers, 1):
+                    shapes[f"{g}.{p}.{i}.weight"] = ("int8", (inputs, outputs))
+                    shapes[f"{g}.{p}.{i}.bias"] = ("int32", (levels, outputs))
+                    shapes[f"{g}.{p}.{i}.shift"] = ("int8", (outputs,))
+        begin += size
+    for name, expected in shapes.items():
+        found = (arrays[name].dtype.name, arrays[name].shape)
+        if found != expected:
+            raise ValueError(f"{name} is {found}, not {expected}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,6 +265,8 @@ class LevelPrior:
     def decode(self, data: bytes, height: int, width: int) -> Symbols:
         """See ``SymbolCoder``."""
         decoder, excess_table = RangeDecoder(data), self.prior.excess
+        # Of half a bit each at least, so many can be there; 8 bytes are in the coder's state.
+        allowance = 16 * (len(data) + 8)
 
         def first(tables: LevelTables, cells: Cells) -> Whole:
             return tables.read(decoder, len(cells[0])).T.astype(np.int64)
@@ -231,7 +276,12 @@ class LevelPrior:
             residual = low.copy()  # of symbols that are not coded
             for table, begin, end in self._runs(part):
                 residual[begin:end] = decoder.read(table, end - begin)
-            for i in _edges(residual, low, high).tolist():
+            nonlocal allowance
+            edges = _edges(residual, low, high)
+            allowance -= len(edges)
+            if allowance < 0:
+                raise FormatError("the z section is too short for what it says")
+            for i in edges.tolist():
                 n_bits = int(decoder.read(excess_table, 1)[0])
                 excess = (1 << n_bits) - 1 + decoder.read_bits(n_bits)
                 residual[i] += excess if residual[i] == high[i] else -excess

@@ -120,7 +120,7 @@ def test_training_and_integers_agree() -> None:
         # The first phase: a learned density in training, here tables of a Laplace distribution.
         order = network.order[: network.config.groups[0]]
         even = (torch.arange(40)[:, None] + torch.arange(40)) % 2 == 0
-        learned = network.first.bits_of_symbols((symbols * step)[:, order], step[:, order])
+        learned = network.first.bits((symbols * step)[:, order], step[:, order])
         _, p = prior.first.level(level).likelihoods(coded[order.numpy()][:, even.numpy()])
         replaced = learned[..., even].sum().item()
         expected = bits.item() - replaced - np.log2(p.astype(np.float64)).sum()
@@ -195,6 +195,21 @@ def test_any_words_decode_or_raise_our_error(prior: ContextPrior, data: bytes) -
     assert symbols.shape == (CHANNELS, 3, 4)
 
 
+def test_a_short_string_does_not_cost_minutes(prior: ContextPrior) -> None:
+    """All words 0 say "lowest symbol, and an excess" everywhere; refused before it takes long."""
+    with pytest.raises(FormatError, match="too short"):
+        prior.level(200).decode(b"", 64, 64)
+
+
+def test_a_prior_of_one_group() -> None:
+    torch.manual_seed(0)
+    network = ContextNetwork(ContextConfig((CHANNELS,), (2,), 16), 10)
+    network.measure(draw(1, 24, 24)[None])
+    coder = integer_prior(network).level(100)
+    data, coded = coder.encode(symbols_at(100))
+    assert np.array_equal(coder.decode(data, 9, 11), coded)
+
+
 def test_a_symbol_beyond_16_bits_is_refused(prior: ContextPrior) -> None:
     """A string that says so cannot come from our encoder, so another one is built by hand."""
     from bkcodec import context
@@ -212,7 +227,8 @@ def test_a_symbol_beyond_16_bits_is_refused(prior: ContextPrior) -> None:
 @pytest.mark.parametrize(
     "fault",
     ["missing", "overflow", "shift 0", "shape", "type", "phases", "groups", "order", "magnitude",
-     "first", "excess", "nothing", "residual"],
+     "first", "excess", "nothing", "residual", "rows of a matrix", "levels of a bias", "huge group",
+     "float gain", "scales", "uncoded", "cheap excess"],
 )  # fmt: skip
 def test_bad_arrays_are_refused(prior: ContextPrior, fault: str) -> None:
     arrays = {k: v.copy() for k, v in prior.arrays.items()}
@@ -243,6 +259,24 @@ def test_bad_arrays_are_refused(prior: ContextPrior, fault: str) -> None:
     elif fault == "residual":
         single = np.argwhere(arrays["rows.lengths"] == 1)[0]
         arrays["rows.low"][tuple(single)] = 1
+    elif fault == "rows of a matrix":
+        arrays["2.1.3.weight"] = arrays["2.1.3.weight"][1:]
+    elif fault == "levels of a bias":
+        arrays["2.1.3.bias"] = arrays["2.1.3.bias"][1:]
+    elif fault == "huge group":
+        arrays["groups"] = arrays["groups"].astype(np.int64)
+        arrays["groups"][1] = 2**40
+    elif fault == "float gain":
+        arrays["gain"] = arrays["gain"] * np.float32(np.nan)
+    elif fault == "scales":
+        for name in ("rows.lengths", "rows.low"):
+            arrays[name] = np.tile(arrays[name], (100, 1))
+        arrays["rows.weights"] = np.tile(arrays["rows.weights"], 100)
+    elif fault == "uncoded":
+        arrays["coded"][50, 0] = 0
+    elif fault == "cheap excess":
+        arrays["excess.weights"][:] = 1
+        arrays["excess.weights"][0] = 2**16 - 17
     else:
         arrays = {}
     with pytest.raises(UnsupportedError, match="context prior"):

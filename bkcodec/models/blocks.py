@@ -81,7 +81,8 @@ def interpolate_rows(table: Tensor, quality: Tensor) -> Tensor:
     position = quality.clamp(0, 1) * last
     anchors = torch.arange(last + 1, device=table.device)
     weights = (1 - (position[:, None] - anchors[None]).abs()).clamp_min(0)  # [B, L] hat functions
-    return weights @ table
+    with torch.autocast(table.device.type, enabled=False):  # quantisation steps must be exact
+        return weights @ table
 
 
 def timestep_embedding(t: Tensor) -> Tensor:

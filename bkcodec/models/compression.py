@@ -14,10 +14,12 @@ from bkcodec.config import LEVELS
 from bkcodec.context import ContextPrior
 from bkcodec.entropy import SymbolCoder, Tables
 from bkcodec.models.blocks import QualityEmbedding
-from bkcodec.models.diffusion import denoise, make_scheduler
+from bkcodec.models.diffusion import BETA_SCHEDULES, denoise, make_scheduler
 from bkcodec.models.hyperprior import HyperDecoder, HyperEncoder, Quantiser
 from bkcodec.models.unet import DenoisingUNet
 from bkcodec.models.vae import Vae
+
+MAX_DEPTH = 64  # of a row of residual blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,18 @@ class ModelConfig:
     t_finest: int = 60
     schedule: str = "scaled_linear"
     train_timesteps: int = 1000
+
+    def __post_init__(self) -> None:
+        sizes = (self.N, self.M, self.anchors, *self.encoder_depths, *self.decoder_depths)
+        timesteps = (self.t_coarsest, self.t_finest)
+        if not all(isinstance(n, int) and 1 <= n <= 4096 for n in sizes) or len(sizes) != 7:
+            raise ValueError(f"sizes of networks {sizes}")
+        if max(sizes[3:]) > MAX_DEPTH:
+            raise ValueError(f"depths of networks {sizes[3:]}")
+        if self.schedule not in BETA_SCHEDULES or not 1 <= self.train_timesteps <= 10_000:
+            raise ValueError(f"schedule {self.schedule}, {self.train_timesteps} timesteps")
+        if not all(0 <= t < self.train_timesteps for t in timesteps):
+            raise ValueError(f"timesteps {timesteps}")
 
     def as_dict(self) -> dict[str, Any]:
         """For a bundle's header."""

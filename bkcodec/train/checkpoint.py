@@ -15,7 +15,11 @@ from torch.optim.swa_utils import AveragedModel
 
 from bkcodec.errors import InputError
 
-KEPT = 2  # checkpoints in a run's folder
+# What reading a damaged folder raises.
+BROKEN = (OSError, SafetensorError, KeyError, ValueError, RuntimeError, TypeError)
+# Files of a run's folder.
+RECORD, VALIDATION, BEST = "run.json", "validation.json", "best.safetensors"
+KEPT = 2  # checkpoints
 
 
 def save_checkpoint(
@@ -34,9 +38,9 @@ def save_checkpoint(
         old.unlink()
 
 
-def save_averaged(path: Path, ema: AveragedModel, state: dict[str, Any]) -> None:
-    """Write the averaged weights alone."""
-    _write(path, {f"ema/{k}": v for k, v in ema.state_dict().items()}, state)
+def save_averaged(folder: Path, ema: AveragedModel, figures: dict[str, Any]) -> None:
+    """Write the averaged weights alone, with their validation figures, as the run's best."""
+    _write(folder / BEST, {f"ema/{k}": v for k, v in ema.state_dict().items()}, figures)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -61,30 +65,50 @@ def load_checkpoint(
                 parts[part][name] = file.get_tensor(key)
         networks.load_state_dict(parts["networks"])
         ema.load_state_dict(parts["ema"])
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, value in parts["adam"].items():
+            index, slot = name.split("/")
+            slots.setdefault(int(index), {})[slot] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+    except BROKEN as error:
         raise InputError(f"{path}: cannot be resumed ({str(error).splitlines()[0]})") from error
-    slots: dict[int, dict[str, Tensor]] = {}
-    for name, value in parts["adam"].items():
-        index, slot = name.split("/")
-        slots.setdefault(int(index), {})[slot] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
     return state
 
 
-def load_averaged(path: Path) -> dict[str, dict[str, Tensor]]:
-    """The averaged weights in a file of a run: those of the "model" and of the "prior"."""
+def load_run(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    """A run's record and its best averaged weights: those of the "model" and of the "prior".
+
+    The record gets the validation figures of these weights as "validation".
+
+    Raises:
+        InputError: not a run's folder, or one without a checkpoint.
+    """
+    try:
+        record = json.loads((folder / RECORD).read_text("utf-8"))
+        figures, parts = _load_averaged(folder / BEST)
+        record["options"], record["model"], record["command"]
+    except BROKEN as error:
+        summary = str(error).splitlines()[0]
+        raise InputError(f"{folder}: not a run's folder with a checkpoint ({summary})") from error
+    return {**record, "validation": figures}, parts
+
+
+def _load_averaged(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "prior": {}}
     with safe_open(path, "pt") as file:
+        figures: dict[str, Any] = json.loads(file.metadata()["state"])
         for key in file.keys():  # noqa: SIM118 (not a dict)
             for name, part in parts.items():
                 prefix = f"ema/module.{name}."
                 if key.startswith(prefix):
                     part[key.removeprefix(prefix)] = file.get_tensor(key)
-    return parts
+    return figures, parts
 
 
 def _write(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     temporary = path.with_name(path.name + ".tmp")
     save_file(tensors, temporary, {"state": json.dumps(state)})
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
     os.replace(temporary, path)

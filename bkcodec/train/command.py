@@ -15,6 +15,9 @@ from bkcodec.options import positive_range, weighted_folder
 
 FOLDER = click.Path(path_type=Path)
 SIZES = ("N", "M", "schedule")  # of the networks; --init-from settles them
+EXPORT_ONLY = {"run", "prior", "name", "data_note"}
+BOTH_MODES = {"data", "output", "config"}
+MAX_SEED = 2**31 - 1
 
 
 def read_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
@@ -35,7 +38,14 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     unknown = [key for key in content if key.replace("-", "_") not in by_flag]
     if unknown:
         raise click.BadParameter(f"{path}: unknown option {', '.join(unknown)}")
-    context.default_map = {by_flag[k.replace("-", "_")]: v for k, v in content.items()}
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        name = by_flag[key.replace("-", "_")]
+        if isinstance(value, (list, bool)):
+            values[name] = value
+        else:
+            values[name] = [str(value)] if names[name].multiple else str(value)
+    context.default_map = values
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -160,7 +170,7 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
 @click.option(
     "--save-minutes",
     type=click.FloatRange(0, min_open=True),
@@ -211,9 +221,7 @@ def train(context: click.Context, /, **given: Any) -> None:  # fmt: skip
             raise InputError(f"{folder}: not a folder")
     if given["run"] is not None:
         note = given["data_note"].read_text("utf-8") if given["data_note"] else None
-        export.export_run(
-            given["run"], data[0][0], given["output"], given["name"], note, given["prior"]
-        )
+        export.export_run(given["run"], data, given["output"], given["name"], note, given["prior"])
         return
     known = {f.name for f in fields(TrainOptions)}
     low, high = given["lambda_"]
@@ -223,9 +231,10 @@ def train(context: click.Context, /, **given: Any) -> None:  # fmt: skip
     )  # fmt: skip
     config, init = ModelConfig(**{name: given[name] for name in SIZES}), None
     record: dict[str, Any] = {"data": [f"{folder.name}={weight:g}" for folder, weight in data],
-              "command": "bkcodec " + " ".join(sys.argv[1:])}  # fmt: skip
+              "val": given["val"].name, "command": "bkcodec " + " ".join(sys.argv[1:])}  # fmt: skip
     if given["init_from"] is not None:
-        config, init, record["init_from"] = run.load_init(given["init_from"])
+        init = run.load_init(given["init_from"])
+        config, record["init_from"] = init.config, init.record
     where = (options, config, data, given["val"], given["output"])
     if given["dry_run"]:
         run.rehearse(*where, device=given["device"], init=init)
@@ -238,11 +247,17 @@ def _check(context: click.Context, given: dict[str, Any]) -> None:
 
     def is_given(name: str) -> bool:
         source = context.get_parameter_source(name)
-        return source is not None and source.name not in ("DEFAULT",)
+        return source is not None and source.name == "COMMANDLINE"
 
     if not given["data"]:
         raise UsageError("--data is needed")
-    if given["run"] is not None:
+    exporting = given["run"] is not None
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if is_given(name) and name not in BOTH_MODES and (name in EXPORT_ONLY) != exporting:
+            what = "--export" if exporting else "training"
+            raise UsageError(f"{parameter.opts[-1]} does not apply to {what}")
+    if exporting:
         return
     if given["val"] is None:
         raise UsageError("--val is needed")
@@ -252,8 +267,12 @@ def _check(context: click.Context, given: dict[str, Any]) -> None:
         raise UsageError(f"--phase {given['phase']} needs --init-from")
     if given["init_from"] is not None and any(is_given(name) for name in SIZES):
         raise UsageError("--init-from settles --N, --M and --schedule")
-    if given["phase"] == "texture" and given["lpips"] is None:
-        raise UsageError("--phase texture needs --lpips")
+    if given["phase"] == "texture" and (given["lpips"] is None or not given["lpips_weight"]):
+        raise UsageError("--phase texture needs --lpips and --lpips-weight")
+    if given["phase"] == "texture" and Path(given["init_from"]).is_dir():
+        raise UsageError("--phase texture starts from a bundle, whose files it keeps")
+    if given["dry_run"] and given["resume"]:
+        raise UsageError("--dry-run and --resume exclude each other")
     if given["adversarial_weight"] and given["phase"] != "texture":
         raise UsageError("--adversarial-weight applies to --phase texture only")
     if given["lpips_weight"] and given["lpips"] is None:

@@ -22,10 +22,8 @@ from bkcodec.train.prior import ContinuousPrior
 
 # Integer units of the networks' values: x in the network is the integer x * unit in the bundle.
 FEATURE_UNIT, HIDDEN_UNIT, MEAN_UNIT = 32, 128, 64
-SCALES = (
-    48  # scale indices; a logistic distribution of scale 2^((index - ONE) / PER_OCTAVE) symbols
-)
-PER_OCTAVE, ONE = 4, 20
+# A scale index stands for a logistic distribution of scale 2^((index - ONE) / PER_OCTAVE) symbols.
+SCALES, PER_OCTAVE, ONE = 48, 4, 20
 FINE = 24  # from this scale index on, means are rounded to whole symbols
 MAX_EXPONENT = 10  # weights are stored in units of 2^-exponent
 
@@ -58,7 +56,7 @@ def spread_phases(state: dict[str, Tensor], config: ContextConfig) -> dict[str, 
     there = {tuple(k.split(".")[1].split("_")) for k in state if k.startswith("networks.")}
     spread = dict(state)
     for g, phases in enumerate(config.phases):
-        last = max(int(p) for group, p in there if group == str(g))
+        last = max((int(p) for group, p in there if group == str(g)), default=phases)
         for p in range(last + 1, phases):
             old, new = f"networks.{g}_{last}.", f"networks.{g}_{p}."
             spread |= {k.replace(old, new): v for k, v in state.items() if k.startswith(old)}
@@ -118,7 +116,7 @@ class ContextNetwork(nn.Module):
         z, symbols, step = z[:, self.order], symbols[:, self.order], step[:, self.order]
         n = self.config.groups[0]
         begin = _phase_masks(self.config.phases[0], z)[0]
-        bits = (self.first.bits_of_symbols(z[:, :n], step[:, :n]) * begin).sum(dim=(1, 2, 3))
+        bits = (self.first.bits(z[:, :n], step[:, :n]) * begin).sum(dim=(1, 2, 3))
         mean, log_scale, known = self.predict(symbols, step, quality)
         scale = torch.exp2(log_scale)
         residual = (z / step - mean).abs()  # symmetric: the side where sigmoid does not saturate
@@ -245,6 +243,10 @@ class _Phase(nn.Module):
         arrays: dict[str, Integers] = {}
 
         def store(i: int, weight: Tensor, k: Tensor, rows: Tensor, unit: int, out: Tensor) -> None:
+            if i > 1:  # a bias beyond the usual costs precision of the weights
+                reach = HIDDEN_MAX * weight.abs().flatten(1).sum(1) + unit * rows.abs().amax(0)
+                beyond = torch.log2(reach * torch.exp2(k) / (0.98 * EXACT)).ceil()
+                k = k - beyond.clamp_min(0)
             arrays[f"{i}.weight"] = _matrix(weight, k)
             arrays[f"{i}.bias"] = _whole(rows * torch.exp2(k) * unit, np.int32)
             arrays[f"{i}.shift"] = _whole(k + math.log2(unit) - torch.log2(out), np.int8)
@@ -259,7 +261,8 @@ class _Phase(nn.Module):
 
 def _random(outputs: int, inputs: int, side: int) -> nn.Parameter:
     spread = math.sqrt(2 / max(1, inputs * side * side))
-    return nn.Parameter(torch.randn(outputs, inputs, side, side) * spread)
+    weight = torch.randn(outputs, inputs, side, side) * spread
+    return nn.Parameter(weight, requires_grad=inputs > 0)  # none: nothing is known yet
 
 
 def _phase_masks(phases: int, like: Tensor) -> list[Tensor]:
@@ -315,4 +318,4 @@ def _matrix(weight: Tensor, exponent: Tensor) -> Integers:
 
 def _whole(x: Tensor, dtype: type[np.integer]) -> Integers:  # type: ignore[type-arg]
     limit = np.iinfo(dtype)
-    return x.double().round().clamp(int(limit.min), int(limit.max)).cpu().numpy().astype(dtype)
+    return x.cpu().double().round().clamp(int(limit.min), int(limit.max)).numpy().astype(dtype)

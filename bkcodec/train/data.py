@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from bkcodec.errors import InputError
+from bkcodec.metadata import DECODER_ERRORS
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ def _decode(path: Path) -> Tensor | None:
     try:
         with Image.open(path) as image:
             pixels = np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except DECODER_ERRORS as error:
         log.warning("%s skipped: %s", path, error)
         return None
     return torch.from_numpy(pixels).permute(2, 0, 1)  # stays channels-last in memory

@@ -6,30 +6,29 @@ import hashlib
 import json
 import logging
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
-from bkcodec.bundle import Bundle, load_bundle, save_bundle, shipped_bundles
+from bkcodec.bundle import Bundle, find_bundle, load_bundle, save_bundle, shipped_bundles
 from bkcodec.config import LEVELS
 from bkcodec.context import ContextPrior
 from bkcodec.entropy import Tables
 from bkcodec.errors import InputError
+from bkcodec.files import write_whole
 from bkcodec.models.compression import BkSdmCompression, ModelConfig
 from bkcodec.tables import Floats, build_tables, laplace_cumulative
-from bkcodec.train.checkpoint import load_averaged
+from bkcodec.train.checkpoint import load_run
 from bkcodec.train.context import ContextNetwork
-from bkcodec.train.data import Photos
+from bkcodec.train.data import Folder, Photos
 from bkcodec.train.freeze import Counter, freeze
 from bkcodec.train.options import TrainOptions
 
 log = logging.getLogger(__name__)
 
-RECORD, VALIDATION, BEST = "run.json", "validation.json", "best.safetensors"
 SAMPLES = 200_000  # cells of z a channel that the tables are counted over
 COUNTED_PHOTOS = 256  # at most; evenly spread over the folder
 COUNTED_LEVELS = 4  # a photo, when the context prior's tables are counted
@@ -38,8 +37,9 @@ HEADROOM = 1.5  # tables reach this much further than the largest value seen
 
 
 def export_run(
-    run: Path, data: Path, path: Path, name: str, note: str | None = None, prior: str = "context"
-) -> Bundle:
+    run: Path, data: Sequence[Folder], path: Path, name: str, note: str | None = None,
+    prior: str = "context",
+) -> Bundle:  # fmt: skip
     """Write the bundle of a run's best averaged weights, with its provenance record beside it.
 
     Tables count the symbols that the encoder would send, over training photos. Nothing is left to
@@ -58,13 +58,11 @@ def export_run(
     Raises:
         InputError: not a run's folder, or one without a checkpoint.
     """
+    record, averaged = load_run(run)
     try:
-        record = json.loads((run / RECORD).read_text("utf-8"))
-        validation = json.loads((run / VALIDATION).read_text("utf-8"))
-        averaged = load_averaged(run / BEST)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"{run}: not a folder of a run with a checkpoint ({error})") from error
-    config, options = ModelConfig(**record["model"]), TrainOptions(**record["options"])
+        config, options = ModelConfig(**record["model"]), TrainOptions(**record["options"])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{run}: a run of another version ({error})") from error
     model = BkSdmCompression(config)
     model.load_state_dict(averaged["model"])
     model.eval().requires_grad_(False)
@@ -72,14 +70,17 @@ def export_run(
     model.load_state_dict({k: v.float() for k, v in half.items()})  # what a decoder will see
     coder: Tables | ContextPrior
     if options.phase == "texture":
-        coder = load_bundle(Path(record["init_from"]["path"])).prior
+        start = load_bundle(find_bundle(record["init_from"]["path"]))
+        if start.fingerprint.hex() != record["init_from"]["fingerprint"]:
+            raise InputError(f"{start.path}: not the bundle any more that {run} started from")
+        coder = start.prior
     else:
         photos = Photos(data, model.stride)
         network = ContextNetwork(options.context(config.M), config.anchors)
         network.load_state_dict(averaged["prior"])
         network.eval().requires_grad_(False)
         coder = count_tables(model, photos, network if prior == "context" else None)
-    provenance = {**record, "photos": note, "validation": validation, "commit": _commit()}
+    provenance = {**record, "photos": note, "commit": _commit()}
     header = {
         "name": name, "licence": "MIT", "stride": model.stride,
         "parts": {"vae": "custom", "hyperprior": "custom", "unet": "custom"},
@@ -88,7 +89,7 @@ def export_run(
     bundle = save_bundle(path, header, {k: v.cpu().numpy() for k, v in half.items()}, coder)
     log.info("%s: %d bytes, fingerprint %s", path, path.stat().st_size, bundle.fingerprint.hex())
     text = json.dumps(provenance, indent=2, sort_keys=True) + "\n"
-    path.with_suffix(".provenance.json").write_text(text, "utf-8")
+    write_whole(path.with_suffix(".provenance.json"), text.encode(), force=True)
     _update_manifest(bundle)
     return bundle
 
@@ -167,7 +168,7 @@ def _update_manifest(bundle: Bundle) -> None:
     }  # fmt: skip
     others = [e for e in content["bundles"] if e["name"] != bundle.name]
     text = json.dumps({"bundles": [entry, *others]}, indent=2) + "\n"
-    manifest.write_text(text, "utf-8")
+    write_whole(manifest, text.encode(), force=True)
     shipped_bundles.cache_clear()
 
 

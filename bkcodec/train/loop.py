@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,13 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from bkcodec.context import ContextPrior
+from bkcodec.entropy import Tables
 from bkcodec.errors import LimitError, TrainingError
+from bkcodec.files import write_whole
 from bkcodec.models.compression import BkSdmCompression, ModelConfig
 from bkcodec.train.checkpoint import (
+    VALIDATION,
     load_checkpoint,
     newest_checkpoint,
     save_averaged,
@@ -32,25 +36,43 @@ from bkcodec.train.validate import Validation, write_samples
 
 log = logging.getLogger(__name__)
 
-VALIDATION, BEST = "validation.json", "best.safetensors"
 PRIOR_STEPS = 400  # steps at the start in which only the prior is fitted
 MEASURED_BATCHES = 8  # of 8 crops, from which the spread of y and z is measured
 REPORT_STEPS = 50
 WARMUP_STEPS = 100
 SLOW = ("vae.encoder.linear", "vae.decoder.linear", "h_a.linear", "h_s.linear")
-State = dict[str, dict[str, Tensor]]  # of the "model" and, maybe, of the "prior"
+
+
+@dataclass(frozen=True, slots=True)
+class Init:
+    """Where a run starts from.
+
+    Attributes:
+        config: sizes of the networks.
+        model: their weights.
+        prior: weights of the context prior; only a run has them.
+        coder: the integer prior; only a bundle has one.
+        record: what to note down.
+    """
+
+    config: ModelConfig
+    model: dict[str, Tensor]
+    prior: dict[str, Tensor] | None
+    coder: Tables | ContextPrior | None
+    record: dict[str, Any]
 
 
 class Trainer:
     """One run in one folder; ``run`` starts it, or continues it where its checkpoint ends.
 
     What a step sees depends on (seed, step, process) alone, so a run that was killed and resumed
-    is the run that was not.
+    is the run that was not (on a CPU, and with a length in steps or epochs: the learning rate of a
+    run of so many minutes follows the clock).
     """
 
     def __init__(
         self, options: TrainOptions, config: ModelConfig, train: Photos, val: Photos,
-        folder: Path, accelerator: Accelerator, init: State | None = None,
+        folder: Path, accelerator: Accelerator, init: Init | None = None,
     ) -> None:  # fmt: skip
         self.options, self.train, self.val, self.folder = options, train, val, folder
         self.accelerator, self.init = accelerator, init
@@ -61,7 +83,8 @@ class Trainer:
         objective: nn.Module
         if options.phase == "texture":
             objective = TextureObjective(self.model, options)
-            self.networks["critic"] = objective.critic
+            if objective.critic is not None:
+                self.networks["critic"] = objective.critic
         elif options.phase == "prior":
             self.model.requires_grad_(False)
             objective = PriorObjective(self.model, self.prior, options)
@@ -72,10 +95,10 @@ class Trainer:
             self.networks, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(1.0),
             use_buffers=False,
         )  # fmt: skip
-        adam = torch.optim.AdamW(self._groups(), betas=(0.9, 0.98), weight_decay=0.0)
-        self.objective, self.optimizer = accelerator.prepare(objective, adam)
+        self.objective: Any = objective.to(accelerator.device)
+        self.optimizer: Any = torch.optim.AdamW(self._groups(), betas=(0.9, 0.98), weight_decay=0.0)
         self.step, self.elapsed, self.best = 0, 0.0, math.inf
-        self.limits = options.limits(len(train))
+        self.limits = options.limits(len(train), accelerator.num_processes)
 
     def run(self) -> None:
         """Train until the limit of steps or minutes; checkpoints go to the run's folder."""
@@ -83,11 +106,16 @@ class Trainer:
         if checkpoint is not None:
             state = load_checkpoint(checkpoint, self.networks, self.ema, self.optimizer)
             self.step, self.elapsed, self.best = state["step"], state["elapsed"], state["best"]
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
             log.info("resumed at step %d, %.1f minutes", self.step, self.elapsed / 60)
         else:
             self.begin()
+        self.prepare()
         options, accelerator = self.options, self.accelerator
-        writer = SummaryWriter(str(self.folder / "tensorboard"), max_queue=1000)
+        writer = None
+        if accelerator.is_main_process:
+            writer = SummaryWriter(str(self.folder / "tensorboard"), max_queue=1000)
         batches = self.train.batches(
             options.seed, accelerator.process_index, self.step, options.batch_size,
             options.image_size,
@@ -97,14 +125,16 @@ class Trainer:
             stats = self.advance(next(batches))
             self.elapsed = self._agree(time.monotonic() - started)
             if self.step % REPORT_STEPS == 0:
-                self._report(writer, stats)
+                self._report(stats, writer)
             due = self.elapsed - saved > options.save_minutes * 60
             due = due or bool(options.save_steps and self.step % options.save_steps == 0)
-            if due or self.progress >= 1:
+            if (due or self.progress >= 1) and writer is not None:
                 self.save(writer)
+            if due or self.progress >= 1:
                 saved = self.elapsed
                 started = time.monotonic() - self.elapsed  # validation does not count
-        writer.close()
+        if writer is not None:
+            writer.close()
 
     @property
     def progress(self) -> float:
@@ -112,17 +142,19 @@ class Trainer:
         steps, minutes = self.limits
         return max(self.step / steps, self.elapsed / 60 / minutes)
 
-    def begin(self) -> None:
+    def begin(self, fit: bool = True) -> None:
         """Start from ``init``, measure the spread of y and z, fit the prior alone."""
         if self.init is not None:
-            self._load(self.model, self.init["model"])
+            self._load_model(self.init.model)
         if self.options.phase != "texture":
             self._measure()
-            if self.init is not None and self.init.get("prior"):
-                self._load(self.prior, spread_phases(self.init["prior"], self.prior.config))
-            else:
+            if not self._load_prior() and fit:
                 self._fit_prior()
         self.ema.module.load_state_dict(self.networks.state_dict())
+
+    def prepare(self) -> None:
+        """Hand over to Accelerate; all processes get the main one's weights."""
+        self.objective, self.optimizer = self.accelerator.prepare(self.objective, self.optimizer)
 
     def advance(self, x: Tensor) -> dict[str, float]:
         """One step of the optimiser on crops x [B, 3, H, W].
@@ -162,20 +194,20 @@ class Trainer:
 
     def save(self, writer: SummaryWriter) -> None:
         """Write checkpoint, validation figures and samples of the averaged weights."""
-        if not self.accelerator.is_main_process:
-            return
-        averaged: Any = self.ema.module
-        judge = Validation(averaged["model"], averaged["prior"], self.options)
+        judge = self.judge()
         rows = judge.rows(self.val)
         cost = judge.cost(rows)
-        state = {"step": self.step, "elapsed": self.elapsed, "best": min(cost, self.best)}
-        if cost < self.best:
-            self.best = cost
-            save_averaged(self.folder / BEST, self.ema, state)
-        save_checkpoint(self.folder, self.networks, self.ema, self.optimizer, state)
         figures = {"step": self.step, "minutes": round(self.elapsed / 60, 1), "cost": cost,
                    "rows": [asdict(row) for row in rows]}  # fmt: skip
-        (self.folder / VALIDATION).write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+        if cost < self.best:
+            self.best = cost
+            save_averaged(self.folder, self.ema, figures)
+        scaler = self.accelerator.scaler
+        state = {"step": self.step, "elapsed": self.elapsed, "best": self.best,
+                 "scaler": scaler.state_dict() if scaler is not None else None}  # fmt: skip
+        save_checkpoint(self.folder, self.networks, self.ema, self.optimizer, state)
+        text = json.dumps(figures, indent=2) + "\n"
+        write_whole(self.folder / VALIDATION, text.encode(), force=True)
         for row in rows:
             log.info("step %d val %s", self.step, row)
             for name, value in asdict(row).items():
@@ -185,6 +217,14 @@ class Trainer:
         grid = write_samples(judge, self.val, self.folder / "samples" / f"{self.step:07d}.png")
         writer.add_image("samples", grid, self.step, dataformats="HWC")
         writer.flush()
+
+    def judge(self) -> Validation:
+        """Validates the averaged weights."""
+        averaged: Any = self.ema.module
+        coder = None
+        if self.options.phase == "texture" and self.init is not None:
+            coder = self.init.coder
+        return Validation(averaged["model"], averaged["prior"], self.options, coder)
 
     def _groups(self) -> list[dict[str, object]]:
         """Adam's groups: the DCT matrices learn 20 times slower, the tables 8 times faster."""
@@ -236,12 +276,24 @@ class Trainer:
             optimizer.step()
         log.info("prior fitted: %.3f bpp at random quality", stats["bpp"].item())
 
-    def _load(self, module: nn.Module, state: dict[str, Tensor]) -> None:
-        """Take over what fits; deeper stacks begin as the identity, so nothing is lost."""
-        own = module.state_dict()
+    def _load_model(self, state: dict[str, Tensor]) -> None:
+        """Take over what fits; new blocks begin as the identity, so nothing is lost."""
+        own = self.model.state_dict()
         fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
-        module.load_state_dict(fitting, strict=False)
+        self.model.load_state_dict(fitting, strict=False)
         log.info("taken over: %d of %d tensors", len(fitting), len(own))
+
+    def _load_prior(self) -> bool:
+        """Take over a run's prior, if it is of the same shape but for its phases."""
+        if self.init is None or self.init.prior is None:
+            return False
+        state = spread_phases(self.init.prior, self.prior.config)
+        own = self.prior.state_dict()
+        if not all(k in state and state[k].shape == v.shape for k, v in own.items()):
+            log.info("the prior has another shape and starts afresh")
+            return False
+        self.prior.load_state_dict({k: state[k] for k in own})
+        return True
 
     @property
     def _device(self) -> torch.device:
@@ -256,8 +308,8 @@ class Trainer:
         broadcast_object_list(box)
         return box[0]
 
-    def _report(self, writer: SummaryWriter, stats: dict[str, float]) -> None:
-        if not self.accelerator.is_main_process:
+    def _report(self, stats: dict[str, float], writer: SummaryWriter | None) -> None:
+        if writer is None:
             return
         pace = self.elapsed / max(1, self.step)
         text = " ".join(f"{k} {v:.4g}" for k, v in stats.items())

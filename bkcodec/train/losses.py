@@ -150,7 +150,7 @@ class TextureObjective(nn.Module):
             raise ValueError("the texture phase needs the LPIPS weights")
         self.model, self.options = model, options
         self.lpips = Lpips(Path(options.lpips))
-        self.critic = Discriminator()
+        self.critic = Discriminator() if options.adversarial_weight else None
         model.requires_grad_(False)
         model.unet.texture_after.requires_grad_(True)
         model.unet.texture_head.requires_grad_(True)
@@ -171,7 +171,7 @@ class TextureObjective(nn.Module):
         perceived = self.lpips(x_hat.clamp(0, 1), x).mean()
         loss = options.lpips_weight * perceived + TEXTURE_MSE * mse
         stats = {"lpips": perceived, "mse": mse}
-        if options.adversarial_weight:
+        if self.critic is not None:
             # Hinge loss; the critic's own gradient and the generator's do not mix.
             real, fake = self.critic(x), self.critic(x_hat.detach())
             criticism = F.relu(1 - real).mean() + F.relu(1 + fake).mean()

@@ -72,9 +72,9 @@ class TrainOptions:
         phases = tuple(most if n <= FEW_CHANNELS else min(2, most) for n in groups)
         return ContextConfig(groups, phases, self.hidden)
 
-    def limits(self, n_photos: int) -> tuple[float, float]:
+    def limits(self, n_photos: int, n_processes: int) -> tuple[float, float]:
         """Steps and minutes after which the run ends."""
         steps = [float(self.max_steps)] if self.max_steps is not None else []
         if self.epochs is not None:
-            steps.append(float(self.epochs * max(1, -(-n_photos // self.batch_size))))
+            steps.append(float(self.epochs * -(-n_photos // (self.batch_size * n_processes))))
         return min(steps, default=FOREVER), self.max_minutes or FOREVER

@@ -1,4 +1,4 @@
-"""The density of z that training learns: CompressAI's EntropyBottleneck at any step size."""
+"""The density of what is coded first: CompressAI's EntropyBottleneck at any step size."""
 
 from __future__ import annotations
 
@@ -25,11 +25,7 @@ class ContinuousPrior(EntropyBottleneck):
         self.register_buffer("z_std", torch.ones(channels))
 
     def bits(self, z: Tensor, step: Tensor) -> Tensor:
-        """Information of z [B, C, h, w] (a multiple of ``step`` [B, C, 1, 1], or noisy): [B]."""
-        return self.bits_of_symbols(z, step).sum(dim=(1, 2, 3))
-
-    def bits_of_symbols(self, z: Tensor, step: Tensor) -> Tensor:
-        """As ``bits``, of each value: [B, C, h, w]."""
+        """Information of each z [B, C, h, w] (a multiple of ``step`` [B, C, 1, 1], or noisy)."""
         scale = self.z_std[None, :, None, None]
         half = (step / scale / 2).expand_as(z)
         lower, upper = (

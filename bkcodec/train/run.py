@@ -15,12 +15,12 @@ from accelerate import Accelerator
 
 from bkcodec.backbone import pick_device
 from bkcodec.bundle import find_bundle, load_bundle
-from bkcodec.errors import InputError
+from bkcodec.errors import InputError, UsageError
+from bkcodec.files import write_whole
 from bkcodec.models.compression import ModelConfig
-from bkcodec.train.checkpoint import load_averaged
+from bkcodec.train.checkpoint import BROKEN, RECORD, load_run
 from bkcodec.train.data import Folder, Photos
-from bkcodec.train.export import BEST, RECORD
-from bkcodec.train.loop import State, Trainer
+from bkcodec.train.loop import Init, Trainer
 from bkcodec.train.options import TrainOptions
 from bkcodec.train.validate import SIDE
 
@@ -31,7 +31,7 @@ LENGTHS = {"epochs", "max_steps", "max_minutes", "save_minutes", "save_steps"}  
 
 def start(
     options: TrainOptions, config: ModelConfig, data: Sequence[Folder], val: Path, folder: Path,
-    record: dict[str, Any], *, resume: bool, device: str, init: State | None = None,
+    record: dict[str, Any], *, resume: bool, device: str, init: Init | None = None,
 ) -> Trainer:  # fmt: skip
     """Begin or continue a run; ``record`` says what it is and is kept in its folder.
 
@@ -44,25 +44,34 @@ def start(
             "no run to resume here" if resume else "holds a run already; --resume continues it"
         )
         raise InputError(f"{folder}: {problem}")
-    record = {"options": asdict(options), "model": config.as_dict(), **record}
-    if resume:
-        before = json.loads(record_file.read_text("utf-8"))
-        now = json.loads(json.dumps(record))
-        for key in ("options", "model"):
-            different = {k for k, v in now[key].items() if before[key].get(k) != v} - LENGTHS
-            if different:
-                raise InputError(f"{folder}: the run had another {', '.join(sorted(different))}")
-        record = now | {k: before[k] for k in ("command", "init_from") if k in before}
     accelerator = make_accelerator(device, options.precision)
+    record = {"options": asdict(options), "model": config.as_dict(),
+              "processes": accelerator.num_processes, **record}  # fmt: skip
+    record = json.loads(json.dumps(record))
+    if resume:
+        try:
+            before = json.loads(record_file.read_text("utf-8"))
+            different = {k for k in ("data", "val", "processes") if before[k] != record[k]}
+            for key in ("options", "model"):
+                different |= {k for k, v in record[key].items() if before[key].get(k) != v}
+        except BROKEN as error:
+            raise InputError(f"{record_file}: damaged ({error})") from error
+        if different - LENGTHS:
+            names = ", ".join(sorted(different - LENGTHS))
+            raise InputError(f"{folder}: the run had another {names}")
+        record |= {k: before[k] for k in ("command", "init_from") if k in before}
     photos, val_photos = read_photos(options, data, val, accelerator)
-    folder.mkdir(parents=True, exist_ok=True)
-    if accelerator.is_main_process:
-        record_file.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    handler = logging.FileHandler(folder / "training.log")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     package_log = logging.getLogger("bkcodec")
     package_log.setLevel(logging.INFO)
+    handler: logging.Handler = logging.NullHandler()
+    if accelerator.is_main_process:
+        text = json.dumps(record, indent=2) + "\n"
+        write_whole(record_file, text.encode(), force=True)
+        handler = logging.FileHandler(folder / "training.log")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     package_log.addHandler(handler)
+    log.info("%d photos, %d for validation, %d processes", len(photos), len(val_photos),
+             accelerator.num_processes)  # fmt: skip
     try:
         trainer = Trainer(options, config, photos, val_photos, folder, accelerator, init)
         trainer.run()
@@ -74,12 +83,14 @@ def start(
 
 def rehearse(
     options: TrainOptions, config: ModelConfig, data: Sequence[Folder], val: Path, folder: Path,
-    *, device: str, init: State | None = None,
+    *, device: str, init: Init | None = None,
 ) -> None:  # fmt: skip
     """Read the photos, build everything, take three steps, log the figures, write nothing."""
     accelerator = make_accelerator(device, options.precision)
     photos, val_photos = read_photos(options, data, val, accelerator)
     trainer = Trainer(options, config, photos, val_photos, folder, accelerator, init)
+    trainer.begin(fit=False)
+    trainer.prepare()
     parameters = sum(p.numel() for p in trainer.model.parameters())
     log.info("%d photos, %d for validation, %d files skipped", len(photos), len(val_photos),
              photos.n_skipped + val_photos.n_skipped)  # fmt: skip
@@ -93,6 +104,9 @@ def rehearse(
         began = time.monotonic()
         stats = trainer.advance(x)
         log.info("step: %.2f s, loss %.4g", time.monotonic() - began, stats["loss"])
+    val_photos.images = val_photos.images[:1]
+    for row in trainer.judge().rows(val_photos):
+        log.info("validation of one photo: %s", row)
     steps, minutes = trainer.limits
     log.info("the run would end after %g steps or %g minutes", steps, minutes)
 
@@ -102,8 +116,11 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
 
     Raises:
         UnsupportedError: a device that is not there.
+        UsageError: fp16 without a GPU.
     """
     chosen = pick_device(device)
+    if precision == "fp16" and chosen.type == "cpu":
+        raise UsageError("--precision fp16 needs a GPU; bf16 works everywhere")
     return Accelerator(cpu=chosen.type == "cpu", mixed_precision=precision)
 
 
@@ -119,25 +136,26 @@ def read_photos(
     return photos, Photos(val, SIDE)
 
 
-def load_init(source: str) -> tuple[ModelConfig, State, dict[str, Any]]:
+def load_init(source: str) -> Init:
     """Where a run starts from: a run's folder, or a bundle by name or file.
-
-    Returns:
-        Sizes of the networks, their weights (with the prior's, from a run), and what to record.
 
     Raises:
         InputError, UnsupportedError: neither, or unusable.
     """
     folder = Path(source)
-    if folder.is_dir():
-        try:
-            record = json.loads((folder / RECORD).read_text("utf-8"))
-            state: State = load_averaged(folder / BEST)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{folder}: not a folder of a run ({error})") from error
-        return ModelConfig(**record["model"]), state, {"path": source, "provenance": record}
-    bundle = load_bundle(find_bundle(source))
-    networks = {k: torch.from_numpy(v).float() for k, v in bundle.networks.items()}
-    known = {"path": source, "fingerprint": bundle.fingerprint.hex(),
-             "provenance": bundle.header["provenance"]}  # fmt: skip
-    return ModelConfig(**bundle.header["model"]), {"model": networks}, known
+    try:
+        if folder.is_dir():
+            record, state = load_run(folder)
+            if record["options"].get("phase") == "texture":
+                raise InputError(f"{folder}: a texture run has no prior; start from its bundle")
+            known: dict[str, Any] = {"path": source, "provenance": record}
+            config = ModelConfig(**record["model"])
+            return Init(config, state["model"], state["prior"], None, known)
+        bundle = load_bundle(find_bundle(source))
+        networks = {k: torch.from_numpy(v).float() for k, v in bundle.networks.items()}
+        known = {"path": source, "fingerprint": bundle.fingerprint.hex(),
+                 "provenance": bundle.header.get("provenance")}  # fmt: skip
+        config = ModelConfig(**bundle.header["model"])
+        return Init(config, networks, None, bundle.prior, known)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{source}: networks of another version ({error})") from error

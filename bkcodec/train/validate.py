@@ -13,6 +13,8 @@ from pytorch_msssim import ms_ssim
 from torch import Tensor
 
 from bkcodec.config import LEVELS
+from bkcodec.context import ContextPrior
+from bkcodec.entropy import Tables
 from bkcodec.models.compression import BkSdmCompression
 from bkcodec.train.context import ContextNetwork
 from bkcodec.train.data import Photos
@@ -44,12 +46,20 @@ class Row:
 
 
 class Validation:
-    """Judges a model in training."""
+    """Judges a model in training.
+
+    Args:
+        model: with averaged weights.
+        prior: likewise.
+        options: of the run.
+        coder: the integer prior where it is fixed (texture phase); else it is made of ``prior``.
+    """
 
     def __init__(
-        self, model: BkSdmCompression, prior: ContextNetwork, options: TrainOptions
-    ) -> None:
-        self.model, self.prior, self.options = model, prior, options
+        self, model: BkSdmCompression, prior: ContextNetwork, options: TrainOptions,
+        coder: Tables | ContextPrior | None = None,
+    ) -> None:  # fmt: skip
+        self.model, self.prior, self.options, self.coder = model, prior, options, coder
         self.device = prior.spread.device
         texture = options.phase == "texture"
         self.lpips = Lpips(Path(str(options.lpips))).to(self.device) if texture else None
@@ -60,7 +70,7 @@ class Validation:
         return [self._row(photos, q) for q in (TEXTURE_QUALITIES if self.lpips else QUALITIES)]
 
     def cost(self, rows: list[Row]) -> float:
-        """What the best checkpoint has least of: the training's rate-distortion cost, or LPIPS."""
+        """What the best checkpoint has least of: rate + lambda * (MSE, MS-SSIM), or LPIPS."""
         if self.lpips is not None:
             return float(np.mean([row.lpips or 0.0 for row in rows]))
         costs = []
@@ -80,7 +90,7 @@ class Validation:
             x = _centre(image).to(self.device)
             z = model.analyse(x)[1]
             symbols = (z / step).round()
-            bits = self.prior.bits(symbols * step, symbols, step, level)[0]
+            bits = self._bits(symbols, step, level)
             steps = TEXTURE_STEPS if self.lpips is not None else 1
             x_hat = self.picture(symbols, level, steps)
             mse = (x_hat - x).square().mean().clamp_min(1e-9)
@@ -89,6 +99,13 @@ class Validation:
                 found.append(self.lpips(x_hat, x)[0])
             figures.append(torch.stack(found))
         return Row(quality, *torch.stack(figures).mean(dim=0).tolist())
+
+    def _bits(self, symbols: Tensor, step: Tensor, level: Tensor) -> Tensor:
+        if self.coder is None:
+            return self.prior.bits(symbols * step, symbols, step, level)[0]
+        coder = self.coder.level(round(float(level) * (LEVELS - 1)))
+        string, _ = coder.encode(symbols[0].cpu().numpy())
+        return torch.tensor(8.0 * len(string), device=self.device)
 
     def picture(self, symbols: Tensor, level: Tensor, steps: int) -> Tensor:
         """Symbols [1, M, h, w] -> x_hat [1, 3, 16 h, 16 w], in whole 8-bit levels of 0..1."""
@@ -104,7 +121,9 @@ def write_samples(judge: Validation, photos: Photos, path: Path) -> NDArray[np.u
     One row a photo: the original, then for each quality one step and ``sample_steps`` steps. The
     strings are those of the integer coder, decoded again before they are shown.
     """
-    coder = freeze(judge.model, judge.prior, learned_tables(judge.model, judge.prior))
+    coder = judge.coder
+    if coder is None:
+        coder = freeze(judge.model, judge.prior, learned_tables(judge.model, judge.prior))
     lines = []
     for image in photos.images[:SAMPLED]:
         x = _centre(image).to(judge.device)
