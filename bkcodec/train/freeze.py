@@ -60,7 +60,10 @@ class Counter:
 
     def __init__(self, prior: ContextPrior) -> None:
         self.prior = prior
-        self.counts = [np.zeros(2 * _reach(i // FRACTIONS) + 1) for i in range(SCALES * FRACTIONS)]
+        self.reach = np.array([_reach(i // FRACTIONS) for i in range(SCALES * FRACTIONS)])
+        ends = np.cumsum(2 * self.reach + 1)
+        self.middle = ends - self.reach - 1  # where residual 0 of each table is counted
+        self.counts = np.zeros(ends[-1], np.int64)
 
     def add(self, symbols: NDArray[np.floating[Any]], level: int) -> None:
         """Count the symbols [C, h, w] of one picture."""
@@ -73,11 +76,9 @@ class Counter:
 
         def code(part: Part) -> Whole:
             values = wanted[part.channels[None], part.cells[0][:, None], part.cells[1][:, None]]
-            residual, tables = (values - part.mean).ravel(), part.tables.ravel()
-            for row in np.unique(tables).tolist():
-                reach = len(self.counts[row]) // 2
-                found = residual[tables == row].clip(-reach, reach) + reach
-                self.counts[row] += np.bincount(found, minlength=2 * reach + 1)
+            reach = self.reach[part.tables]
+            found = self.middle[part.tables] + (values - part.mean).clip(-reach, reach)
+            self.counts += np.bincount(found.ravel(), minlength=len(self.counts))
             return values
 
         coder.walk(symbols.shape[1], symbols.shape[2], first, code)
@@ -86,7 +87,9 @@ class Counter:
         """Tables of what was counted, with some weight of the logistic ones."""
 
         def probabilities(scale: int, fraction: int) -> Floats:
-            counts = self.counts[scale * FRACTIONS + fraction]
+            row = scale * FRACTIONS + fraction
+            middle, reach = self.middle[row], self.reach[row]
+            counts = self.counts[middle - reach : middle + reach + 1]
             assumed = _logistic(scale, fraction)
             return (counts + PSEUDO_COUNTS * assumed) / (counts.sum() + PSEUDO_COUNTS)
 
