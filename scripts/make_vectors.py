@@ -9,6 +9,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageCms
 
 import bkcodec
@@ -33,9 +34,10 @@ def pictures() -> dict[str, bytes]:
         "exif": exif.tobytes(), "xmp": XMP,
     }  # fmt: skip
     codec = bkcodec.Codec(device="cpu")
+    noise = np.random.default_rng(0).integers(0, 256, (80, 96, 3), np.uint8)
     jobs = {
         "lake-q0": (lake, 0), "lake-q30": (lake, 30), "lake-q60": (lake, 60),
-        "detail-q100": (detail, 100),
+        "detail-q100": (detail, 100), "noise-q100": (Image.fromarray(noise), 100),
         "grey-alpha-q50": (grey_alpha, 50), "metadata-q45.5": (described, 45.5),
         "pixel-q50": (Image.new("RGB", (1, 1), "orange"), 50),
         "strip-q80": (lake.crop((0, 300, 768, 303)), 80),

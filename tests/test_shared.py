@@ -34,7 +34,7 @@ def test_all_kodak_photos_through_fresh_processes(tmp_path: Path) -> None:
 
 
 def test_bytes_grow_with_every_step_of_quality_on_kodak(codec: Codec) -> None:
-    for path in sorted(shared("kodak").glob("*.png")):
+    for path in sorted(shared("kodak").glob("*.png"))[::4]:
         with Image.open(path) as image:
             z = codec._analyse(np.asarray(image.convert("RGB")), None)
         sizes = [
