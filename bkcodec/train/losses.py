@@ -25,7 +25,7 @@ ROUND_TRIP_SHARE = 0.08  # part of the samples in which the VAE decoder sees y i
 DIFFUSION_WEIGHT = 0.1
 SCALE_WEIGHT = 0.02
 TEXTURE_STEPS = (2, 6)  # lengths of the chains that the texture phase trains on
-TEXTURE_QUALITY = 0.6  # the highest quality that it trains on
+TEXTURE_QUALITY = 0.45  # the highest quality that it trains on
 TEXTURE_MSE = 40.0  # weight of the squared error, in 0..1 units
 
 Stats = dict[str, Tensor]
