@@ -187,7 +187,8 @@ class Codec:
         side = tile_cells(options.tile, width, height, stride)
         for window in windows(rows, columns, side, REACH):
             part = y_hat[(..., *window.outer)]
-            x_hat = self.model.reconstruct(part, (part.shape[2] * stride, part.shape[3] * stride))
+            size = (part.shape[2] * stride, part.shape[3] * stride)
+            x_hat = self.model.reconstruct(part, size, options.steps > 1)
             pixels = x_hat[0].clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0)
             rgb[scaled(window.core, stride)] = pixels[scaled(window.inner, stride)].cpu().numpy()
         return np.ascontiguousarray(rgb[:height, :width])

@@ -71,6 +71,7 @@ def test_a_one_symbol_table_costs_nothing() -> None:
     symbols = level.clamp(np.ones((3, 4, 4)))
     assert level.encode(symbols)[0] == b"" and not symbols.any()
     assert np.array_equal(level.decode(b"", 4, 4), symbols)
+    assert (level.likelihoods(symbols)[1] == 1).all()
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=300).filter(lambda p: sum(p) > 1e-6))

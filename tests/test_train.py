@@ -285,7 +285,7 @@ def texture_phase_keeps_files(
     changed = {
         k for k in before.networks if not np.array_equal(before.networks[k], after.networks[k])
     }
-    assert changed and all(k.startswith("unet.texture") for k in changed)
+    assert changed and all(k.startswith(("unet.texture", "vae.decoder.texture")) for k in changed)
     file = (tmp_path / "lake.bkc").read_bytes()
     for steps, same in ((1, True), (3, False)):
         options = [bkcodec.DecodeOptions(steps=steps, model_path=str(p)) for p in (path, textured)]

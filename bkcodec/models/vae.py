@@ -6,6 +6,7 @@ x --unshuffle 8--> 1x1 --> blocks at 1/8 --> 2x2 --> blocks at 1/16 --^
 
 y_hat --> inverse DCT matrix --> pixel_shuffle 16 -------------------------(+)--> x_hat
 y_hat --> 1x1 --> blocks at 1/16 --> 1x1, shuffle 2 --> blocks at 1/8 --> shuffle 8 --^
+                                                             |--> texture blocks --^
 ```
 
 The residual branches start at zero: an untrained VAE is a truncated DCT, which already codes
@@ -46,6 +47,9 @@ class VaeEncoder(nn.Module):
         return in_float32(self.linear, unshuffle(x, STRIDE)) + self.head(h)
 
 
+TEXTURE_DEPTH = 2  # residual blocks at 1/8 that only several denoising steps use
+
+
 class VaeDecoder(nn.Module):
     """y_hat [B, latent, H/16, W/16] -> x_hat [B, 3, H, W], about 0..1, not clipped."""
 
@@ -57,13 +61,18 @@ class VaeDecoder(nn.Module):
         self.up = nn.Conv2d(2 * width, 4 * width, 1)
         self.fine = Stack(width, depths[0])
         self.head = zero_(nn.Conv2d(width, 3 * 64, 1))
+        self.texture = Stack(width, TEXTURE_DEPTH)
+        self.texture_head = zero_(nn.Conv2d(width, 3 * 64, 1))
         with torch.no_grad():
             zero_(self.linear).weight.copy_(dct_basis(latent).t()[:, :, None, None])
 
-    def forward(self, y_hat: Tensor) -> Tensor:
-        """See the class."""
-        h = shuffle(self.up(self.coarse(self.stem(y_hat))), 2)
-        residual = shuffle(self.head(self.fine(h)), 8)
+    def forward(self, y_hat: Tensor, texture: bool = False) -> Tensor:
+        """See the class; ``texture`` adds what several denoising steps ask for."""
+        h = self.fine(shuffle(self.up(self.coarse(self.stem(y_hat))), 2))
+        head = self.head(h)
+        if texture:
+            head = head + self.texture_head(self.texture(h))
+        residual = shuffle(head, 8)
         x_hat = shuffle(in_float32(self.linear, y_hat), STRIDE) + residual
         return (x_hat + 1) / 2
 

@@ -78,7 +78,7 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     type=click.Choice(["joint", "prior", "texture"]),
     default="joint",
     show_default=True,
-    help="Everything, the context prior alone, or the texture branch.",
+    help="Everything, the context prior alone, or texture.",
 )
 @click.option("--epochs", type=click.IntRange(1), help="Length of the run.  [default: 100]")
 @click.option("--max-steps", type=click.IntRange(1), help="Length of the run.")

@@ -43,6 +43,8 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.prior, self.options = model, prior, options
+        model.vae.decoder.texture.requires_grad_(False)  # these wait for the texture phase
+        model.vae.decoder.texture_head.requires_grad_(False)
         self.lpips = Lpips(Path(options.lpips)) if options.lpips else None
         c = model.config
         scheduler = DDPMScheduler(c.train_timesteps, beta_schedule=BETA_SCHEDULES[c.schedule])
@@ -140,8 +142,8 @@ class TextureObjective(nn.Module):
     """Looks, not distortion: what several denoising steps give, judged by LPIPS and a critic.
 
     The U-Net's texture branch runs a whole sampling chain, as the decoder does, of which the last
-    step gets the gradient. Everything else of the model is frozen, so files keep decoding, and
-    one-step pictures stay as they are.
+    step gets the gradient; the VAE decoder's texture blocks add detail that y cannot say. All else
+    of the model is frozen, so files keep decoding, and one-step pictures stay as they are.
     """
 
     def __init__(self, model: BkSdmCompression, options: TrainOptions) -> None:
@@ -152,8 +154,9 @@ class TextureObjective(nn.Module):
         self.lpips = Lpips(Path(options.lpips))
         self.critic = Discriminator() if options.adversarial_weight else None
         model.requires_grad_(False)
-        model.unet.texture_after.requires_grad_(True)
-        model.unet.texture_head.requires_grad_(True)
+        decoder, unet = model.vae.decoder, model.unet
+        for part in (unet.texture_after, unet.texture_head, decoder.texture, decoder.texture_head):
+            part.requires_grad_(True)
 
     def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Stats]:
         """As ``Objective``; the loss of the critic is part of the sum."""
@@ -166,7 +169,7 @@ class TextureObjective(nn.Module):
             z_hat = model.quantiser.dequantise(symbols, quality)
             mean, log_scale, embedding = model.hyper_synthesis(z_hat, quality)
         y_hat = self._sample(mean, log_scale, embedding, quality, generator)
-        x_hat = model.reconstruct(y_hat, (x.shape[-2], x.shape[-1]))
+        x_hat = model.reconstruct(y_hat, (x.shape[-2], x.shape[-1]), texture=True)
         mse = (x_hat - x).square().mean()
         perceived = self.lpips(x_hat.clamp(0, 1), x).mean()
         loss = options.lpips_weight * perceived + TEXTURE_MSE * mse

@@ -20,8 +20,8 @@ class TrainOptions:
 
     Attributes:
         phase: "joint" trains everything for rate and distortion; "prior" the context prior alone;
-            "texture" the branch of the U-Net that several denoising steps use, for looks: files
-            keep decoding.
+            "texture" the blocks that only several denoising steps use, for looks: files keep
+            decoding.
         batch_size: crops a step and process.
         image_size: side of the square crops in pixels.
         epochs, max_steps, max_minutes: length of the run; the first limit reached ends it.
