@@ -185,10 +185,11 @@ class Codec:
         stride, width, height = container.stride, container.width, container.height
         rgb = np.empty((rows * stride, columns * stride, 3), np.uint8)
         side = tile_cells(options.tile, width, height, stride)
+        texture = options.realism if options.steps > 1 else 0.0
         for window in windows(rows, columns, side, REACH):
             part = y_hat[(..., *window.outer)]
             size = (part.shape[2] * stride, part.shape[3] * stride)
-            x_hat = self.model.reconstruct(part, size, options.steps > 1)
+            x_hat = self.model.reconstruct(part, size, texture)
             pixels = x_hat[0].clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0)
             rgb[scaled(window.core, stride)] = pixels[scaled(window.inner, stride)].cpu().numpy()
         return np.ascontiguousarray(rgb[:height, :width])

@@ -120,8 +120,8 @@ class BkSdmCompression(nn.Module):
         t = self.start_timestep(quality)
         return self.unet(mean, mean, log_scale, t, embedding)
 
-    def reconstruct(self, y_hat: Tensor, size: tuple[int, int], texture: bool = False) -> Tensor:
-        """Standardised y_hat -> x_hat [B, 3, *size], not clipped; ``texture``: of several steps."""
+    def reconstruct(self, y_hat: Tensor, size: tuple[int, int], texture: float = 0.0) -> Tensor:
+        """Standardised y_hat -> x_hat [B, 3, *size], not clipped; ``texture`` 0..1, of several steps."""
         x_hat = self.vae.decoder(y_hat * self.y_std, texture)
         return x_hat[..., : size[0], : size[1]]
 
@@ -233,7 +233,7 @@ class BkSdmCompression(nn.Module):
             self.reconstruct(
                 self.sample(one[None], level, self.diffusion_steps),
                 (shape[0] * self.stride, shape[1] * self.stride),
-                self.diffusion_steps > 1,
+                float(self.diffusion_steps > 1),
             )
             for one in symbols
         ]

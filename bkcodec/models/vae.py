@@ -66,12 +66,12 @@ class VaeDecoder(nn.Module):
         with torch.no_grad():
             zero_(self.linear).weight.copy_(dct_basis(latent).t()[:, :, None, None])
 
-    def forward(self, y_hat: Tensor, texture: bool = False) -> Tensor:
-        """See the class; ``texture`` adds what several denoising steps ask for."""
+    def forward(self, y_hat: Tensor, texture: float = 0.0) -> Tensor:
+        """See the class; ``texture`` (0..1) weighs what several denoising steps add."""
         h = self.fine(shuffle(self.up(self.coarse(self.stem(y_hat))), 2))
         head = self.head(h)
         if texture:
-            head = head + self.texture_head(self.texture(h))
+            head = head + texture * self.texture_head(self.texture(h))
         residual = shuffle(head, 8)
         x_hat = shuffle(in_float32(self.linear, y_hat), STRIDE) + residual
         return (x_hat + 1) / 2

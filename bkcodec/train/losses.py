@@ -169,7 +169,7 @@ class TextureObjective(nn.Module):
             z_hat = model.quantiser.dequantise(symbols, quality)
             mean, log_scale, embedding = model.hyper_synthesis(z_hat, quality)
         y_hat = self._sample(mean, log_scale, embedding, quality, generator)
-        x_hat = model.reconstruct(y_hat, (x.shape[-2], x.shape[-1]), texture=True)
+        x_hat = model.reconstruct(y_hat, (x.shape[-2], x.shape[-1]), texture=1.0)
         mse = (x_hat - x).square().mean()
         perceived = self.lpips(x_hat.clamp(0, 1), x).mean()
         loss = options.lpips_weight * perceived + TEXTURE_MSE * mse

@@ -111,7 +111,9 @@ class Validation:
         """Symbols [1, M, h, w] -> x_hat [1, 3, 16 h, 16 w], in whole 8-bit levels of 0..1."""
         y_hat = self.model.sample(symbols, level, steps)
         size = (symbols.shape[2] * self.model.stride, symbols.shape[3] * self.model.stride)
-        return (self.model.reconstruct(y_hat, size, steps > 1).clamp(0, 1) * 255).round() / 255
+        return (
+            self.model.reconstruct(y_hat, size, float(steps > 1)).clamp(0, 1) * 255
+        ).round() / 255
 
 
 @torch.no_grad()
