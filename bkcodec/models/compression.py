@@ -121,7 +121,7 @@ class BkSdmCompression(nn.Module):
         return self.unet(mean, mean, log_scale, t, embedding)
 
     def reconstruct(self, y_hat: Tensor, size: tuple[int, int], texture: float = 0.0) -> Tensor:
-        """Standardised y_hat -> x_hat [B, 3, *size], not clipped; ``texture`` 0..1, of several steps."""
+        """Standardised y_hat -> x_hat [B, 3, *size], not clipped; ``texture``: see the decoder."""
         x_hat = self.vae.decoder(y_hat * self.y_std, texture)
         return x_hat[..., : size[0], : size[1]]
 
