@@ -64,8 +64,8 @@ vectors: $(VENV)/.core
 sample: $(VENV)/.core
 	$(BIN)/python scripts/make_sample.py tests/samples/lake.png
 
-# Training the shipped bundle: make train-lite DATA=photos VAL=held-out-photos, then export-lite,
-# then texture-lite LPIPS=weights-file; see docs/lite.md.
+# Training a bundle like the shipped one: make train-lite DATA=photos VAL=held-out-photos, then
+# export-lite, then texture-lite LPIPS=weights-file; see docs/lite.md.
 RUN ?= runs/lite
 MINUTES ?= 180
 train-lite: $(VENV)/.dev
@@ -73,13 +73,15 @@ train-lite: $(VENV)/.dev
 		--max-minutes $(MINUTES)
 
 export-lite: $(VENV)/.dev
-	$(BIN)/bkcodec train --export $(RUN) --data $(DATA) -o weights/lite.safetensors \
+	$(BIN)/bkcodec train --config scripts/lite.toml --phase prior --init-from $(RUN) \
+		--context-phases 4 --lr 1e-3 --data $(DATA) --val $(VAL) -o $(RUN)-prior --max-minutes 6
+	$(BIN)/bkcodec train --export $(RUN)-prior --data $(DATA) -o weights/lite.safetensors \
 		--name lite --data-note docs/training-photos.md
 
 texture-lite: $(VENV)/.dev
 	$(BIN)/bkcodec train --phase texture --init-from weights/lite.safetensors --data $(DATA) \
-		--val $(VAL) -o $(RUN)-texture --lpips $(LPIPS) --lpips-weight 1 \
-		--adversarial-weight 0.05 --lr 3e-4 --image-size 192 --max-minutes 15
+		--val $(VAL) -o $(RUN)-texture --lpips $(LPIPS) --lpips-weight 2 \
+		--adversarial-weight 0.03 --lr 1e-3 --batch-size 2 --image-size 192 --max-minutes 25
 	$(BIN)/bkcodec train --export $(RUN)-texture --data $(DATA) -o weights/lite.safetensors \
 		--name lite --data-note docs/training-photos.md
 

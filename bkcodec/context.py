@@ -213,15 +213,10 @@ class LevelPrior:
             return values.T.astype(np.int64)
 
         def code(part: Part) -> Whole:
-            order = part.order
-            values = self._settled(part, wanted)
-            residual = (values - part.mean).ravel()[order]
-            low, high = self._limits(part)
-            clamped = residual.clip(low, high)
+            values, clamped, _, beyond = self._split(part, wanted)
             for table, begin, end in self._runs(part):
                 encoder.write(table, clamped[begin:end])
-            edges = _edges(clamped, low, high)
-            for excess in np.abs(residual[edges] - clamped[edges]).tolist():
+            for excess in beyond.tolist():
                 n_bits = (excess + 1).bit_length() - 1
                 encoder.write(excess_table, np.array([n_bits]))
                 encoder.write_bits(excess + 1 - (1 << n_bits), n_bits)
@@ -242,19 +237,14 @@ class LevelPrior:
             return values.T.astype(np.int64)
 
         def code(part: Part) -> Whole:
-            order = part.order
-            values = self._settled(part, wanted)
-            residual = (values - part.mean).ravel()[order]
-            low, high = self._limits(part)
-            clamped = residual.clip(low, high)
+            values, clamped, edges, beyond = self._split(part, wanted)
             p = np.ones(clamped.shape, np.float32)
             for table, begin, end in self._runs(part):
                 p[begin:end] = table.probabilities[clamped[begin:end] - table.low]
-            edges = _edges(clamped, low, high)
-            n_bits = np.frexp(np.abs(residual[edges] - clamped[edges]) + 1.0)[1] - 1
+            n_bits = np.frexp(beyond + 1.0)[1] - 1
             p[edges] *= excess_table.probabilities[n_bits] * np.exp2(-n_bits)
             unsorted = np.empty_like(p)
-            unsorted[order] = p
+            unsorted[part.order] = p
             rows, columns = part.cells
             planes = self.prior.order[part.channels]
             found[planes[None], rows[:, None], columns[:, None]] = unsorted.reshape(values.shape)
@@ -365,11 +355,21 @@ class LevelPrior:
         limited = symbols[self.prior.order].clip(-SYMBOL_MAX, SYMBOL_MAX)
         return limited.astype(np.int16)
 
-    def _settled(self, part: Part, wanted: Symbols) -> Whole:
-        """The part's symbols [cells, channels], as a decoder will have them."""
+    def _split(self, part: Part, wanted: Symbols) -> tuple[Whole, Whole, Whole, Whole]:
+        """A part's symbols, and what is coded of them.
+
+        Returns:
+            The symbols [cells, channels] as a decoder will have them; their residuals, sorted and
+            limited to the tables; where an excess follows; and these excesses.
+        """
         rows, columns = part.cells
         values = wanted[part.channels[None], rows[:, None], columns[:, None]].astype(np.int64)
-        return np.where(self.prior.is_coded[part.tables], values, part.mean)
+        values = np.where(self.prior.is_coded[part.tables], values, part.mean)
+        residual = (values - part.mean).ravel()[part.order]
+        low, high = self._limits(part)
+        clamped = residual.clip(low, high)
+        edges = _edges(clamped, low, high)
+        return values, clamped, edges, np.abs(residual[edges] - clamped[edges])
 
     def _limits(self, part: Part) -> tuple[Whole, Whole]:
         """Lowest and highest residual of each symbol's table, sorted."""
