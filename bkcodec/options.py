@@ -9,6 +9,7 @@ import click
 
 SIZE_UNITS = {"": 1, "k": 1000, "M": 1_000_000}
 MIN_TILE = 64  # pixels
+MAX_PAIR = 64
 METADATA = frozenset({"exif", "xmp", "icc"})
 
 
@@ -47,6 +48,14 @@ def positive_range(text: str) -> tuple[float, float]:
     if len(numbers) > 2 or not 0 < low <= high < float("inf"):
         raise click.BadParameter(f"{text!r}: 0 < LOW <= HIGH is needed")
     return low, high
+
+
+def pair(text: str) -> tuple[int, int]:
+    """Two whole numbers of 1..64, as in 3,4."""
+    match = re.fullmatch(r"(\d{1,2}),(\d{1,2})", text)
+    if match is None or not all(1 <= int(number) <= MAX_PAIR for number in match.groups()):
+        raise click.BadParameter(f"{text!r} is not a pair such as 3,4 (each 1..{MAX_PAIR})")
+    return int(match[1]), int(match[2])
 
 
 def weighted_folder(text: str) -> tuple[Path, float]:

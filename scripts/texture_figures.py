@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import bkcodec
-from bkcodec.train.perceptual import Lpips
+from bkcodec.lpips import Lpips
 
 STEPS = {"one step": 1, "four steps": 4}
 RATES = (0.05, 0.1)  # bpp

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from bkcodec import cli
@@ -46,10 +47,13 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
     def call(*arguments: object) -> int:
         monkeypatch.setattr(sys, "argv", ["bkcodec", *map(str, arguments)])
+        threads = torch.get_num_threads()
         try:
             cli.run()
         except SystemExit as stop:
             return int(stop.code or 0)
+        finally:
+            torch.set_num_threads(threads)  # -j takes some away for the life of a process
         return 0
 
     return call

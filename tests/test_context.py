@@ -20,7 +20,7 @@ from bkcodec.context import ContextPrior
 from bkcodec.entropy import Tables
 from bkcodec.errors import FormatError, UnsupportedError
 from bkcodec.tables import build_tables, laplace_cumulative
-from bkcodec.train.context import ContextConfig, ContextNetwork
+from bkcodec.train.context import ContextConfig, ContextNetwork, thaw
 from bkcodec.train.freeze import freeze
 
 CHANNELS = 14
@@ -125,6 +125,24 @@ def test_training_and_integers_agree() -> None:
         replaced = learned[..., even].sum().item()
         expected = bits.item() - replaced - np.log2(p.astype(np.float64)).sum()
         assert abs(8 * len(data) - expected) < 0.01 * expected + 64
+
+
+@pytest.mark.parametrize("phases", [1, 4])
+def test_training_can_go_on_from_the_integers(phases: int) -> None:
+    """A network made of a bundle's arrays has the same weights, and gives these arrays again."""
+    prior = integer_prior(random_network(phases))
+    steps = Steps().step(torch.linspace(0, 1, LEVELS))[:, :, 0, 0]
+    again = ContextNetwork(ContextConfig((2, 4, 8), (phases,) * 3, 16), 10)
+    state = thaw(prior, steps, 10)
+    left_out = [k for k in again.state_dict() if k not in state]
+    assert all(k.startswith("first.") for k in left_out)
+    again.load_state_dict({**again.state_dict(), **state})
+    for name, array in again.integers(steps).items():
+        expected = prior.arrays[name].astype(np.int64)
+        if name.endswith((".weight", ".shared", ".shift", "order")):
+            assert np.array_equal(array, expected), name
+        else:  # rounded twice
+            assert np.allclose(array, expected, rtol=2e-3, atol=1), name
 
 
 def test_plain_python_integers_agree(prior: ContextPrior) -> None:

@@ -19,10 +19,10 @@ RUNGS = [
     {"entropy", "metadata", "tiling"},
     {"exact"},
     {"context"},
-    {"imageio", "tables", "bundle", "models"},
+    {"imageio", "tables", "bundle", "models", "lpips"},
     {"backbone", "inspection", "rate"},
     {"codec"},
-    {"jobs", "train", "pillow_plugin"},
+    {"jobs", "train", "pillow_plugin", "bench"},
     {"cli"},
     {"__main__", "__init__"},
 ]

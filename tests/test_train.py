@@ -25,6 +25,7 @@ import bkcodec
 from bkcodec.bundle import load_bundle
 from bkcodec.codec import Codec
 from bkcodec.errors import InputError
+from bkcodec.lpips import Lpips
 from bkcodec.models.compression import ModelConfig
 from bkcodec.tables import integer_weights
 from bkcodec.train import loop
@@ -33,7 +34,6 @@ from bkcodec.train.checkpoint import load_run
 from bkcodec.train.context import ContextNetwork
 from bkcodec.train.data import Photos
 from bkcodec.train.options import TrainOptions
-from bkcodec.train.perceptual import Lpips
 from bkcodec.train.prior import ContinuousPrior
 
 SIZES = ["--N", "16", "--M", "32"]
@@ -310,6 +310,17 @@ def test_starting_from_a_run_and_the_prior_phase(
     with pytest.raises(InputError, match="not a run's folder"):
         run_module.load_init(str(tmp_path))
 
+    grown = tmp_path / "grown"
+    more = ("--init-from", bundle, "--context-phases", "4", "--encoder-depths", "4,4")
+    assert train(grown, 1, *more) == 0
+    model, prior = load_run(second)[1].values()
+    deeper, kept = load_run(grown)[1].values()
+    assert set(model) < set(deeper)  # one block more, the others go on
+    assert torch.allclose(model["h_a.stem.weight"], deeper["h_a.stem.weight"], atol=2e-3)
+    weight = "networks.1_1.third"
+    assert torch.allclose(prior[weight], kept[weight], atol=2e-2)
+    assert train(tmp_path / "x", 1, *more, "--phase", "prior") == 2
+
 
 def test_lpips_weights_are_checked(lpips_file: Path, tmp_path: Path) -> None:
     a, b = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64)
@@ -317,7 +328,7 @@ def test_lpips_weights_are_checked(lpips_file: Path, tmp_path: Path) -> None:
     assert lpips(a, b).shape == (2,) and (lpips(a, b) > 0).all()
     assert torch.allclose(lpips(a, a), torch.zeros(2))
     (tmp_path / "bad.safetensors").write_bytes(b"no weights")
-    with pytest.raises(InputError, match="LPIPS-SQ"):
+    with pytest.raises(InputError, match="LPIPS weights"):
         Lpips(tmp_path / "bad.safetensors")
 
 

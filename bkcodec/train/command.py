@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from bkcodec.errors import InputError, UnsupportedError, UsageError
-from bkcodec.options import positive_range, weighted_folder
+from bkcodec.options import pair, positive_range, weighted_folder
 
 FOLDER = click.Path(path_type=Path)
 SIZES = ("N", "M", "schedule")  # of the networks; --init-from settles them
+DEPTHS = ("encoder_depths", "decoder_depths")  # may grow: new blocks start as the identity
 EXPORT_ONLY = {"run", "prior", "name", "data_note"}
 BOTH_MODES = {"data", "output", "config"}
 MAX_SEED = 2**31 - 1
@@ -133,6 +134,18 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     "--M", "M", type=click.IntRange(8, 768), default=128, show_default=True, help="Channels of z."
 )
 @click.option(
+    "--encoder-depths",
+    type=pair,
+    metavar="FINE,COARSE",
+    help="Blocks of the VAE's encoder at 1/8 and 1/16.  [default: 3,4, or those of --init-from]",
+)
+@click.option(
+    "--decoder-depths",
+    type=pair,
+    metavar="FINE,COARSE",
+    help="Those of its decoder.  [default: 4,4, or those of --init-from]",
+)
+@click.option(
     "--hidden",
     type=click.IntRange(8, 64),
     default=48,
@@ -235,6 +248,7 @@ def train(context: click.Context, /, **given: Any) -> None:  # fmt: skip
     if given["init_from"] is not None:
         init = run.load_init(given["init_from"])
         config, record["init_from"] = init.config, init.record
+    config = replace(config, **{name: given[name] for name in DEPTHS if given[name] is not None})
     where = (options, config, data, given["val"], given["output"])
     if given["dry_run"]:
         run.rehearse(*where, device=given["device"], init=init)
@@ -267,6 +281,8 @@ def _check(context: click.Context, given: dict[str, Any]) -> None:
         raise UsageError(f"--phase {given['phase']} needs --init-from")
     if given["init_from"] is not None and any(is_given(name) for name in SIZES):
         raise UsageError("--init-from settles --N, --M and --schedule")
+    if given["phase"] != "joint" and any(given[name] is not None for name in DEPTHS):
+        raise UsageError("--encoder-depths and --decoder-depths apply to --phase joint only")
     if given["phase"] == "texture" and (given["lpips"] is None or not given["lpips_weight"]):
         raise UsageError("--phase texture needs --lpips and --lpips-weight")
     if given["phase"] == "texture" and Path(given["init_from"]).is_dir():

@@ -50,7 +50,7 @@ class Init:
     Attributes:
         config: sizes of the networks.
         model: their weights.
-        prior: weights of the context prior; only a run has them.
+        prior: weights of the context prior; of a bundle, without the density of the first phase.
         coder: the integer prior; only a bundle has one.
         record: what to note down.
     """
@@ -148,8 +148,9 @@ class Trainer:
             self._load_model(self.init.model)
         if self.options.phase != "texture":
             self._measure()
-            if not self._load_prior() and fit:
-                self._fit_prior()
+            fresh = self._load_prior()
+            if fresh and fit:
+                self._fit_prior(fresh)
         self.ema.module.load_state_dict(self.networks.state_dict())
 
     def prepare(self) -> None:
@@ -261,17 +262,17 @@ class Trainer:
             self.model.vae.y_std.copy_(torch.cat([y for y, _ in parts]).std(dim=(0, 2, 3)))
         self.prior.measure(torch.cat([z for _, z in parts]))
 
-    def _fit_prior(self) -> None:
-        """Fit the prior to the transforms as they are; the joint start needs it."""
+    def _fit_prior(self, fresh: set[nn.Parameter]) -> None:
+        """Fit new parts of the prior to the transforms as they are; the joint start needs it."""
         objective = PriorObjective(self.model, self.prior, self.options)
-        groups = [g for g in self._groups() if g["params"][0] in set(self.prior.parameters())]  # type: ignore[index]
+        groups = [g for g in self._groups() if g["params"][0] in fresh]  # type: ignore[index]
         optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)
         for step in range(PRIOR_STEPS):
             x = self.train.batch((self.options.seed, step, 0, 2), 8, 128).to(self._device)
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * (4 if step < PRIOR_STEPS // 2 else 1)
             loss, stats = objective(x, torch.Generator().manual_seed(step))
-            optimizer.zero_grad()
+            self.networks.zero_grad()
             loss.backward()
             optimizer.step()
         log.info("prior fitted: %.3f bpp at random quality", stats["bpp"].item())
@@ -283,17 +284,24 @@ class Trainer:
         self.model.load_state_dict(fitting, strict=False)
         log.info("taken over: %d of %d tensors", len(fitting), len(own))
 
-    def _load_prior(self) -> bool:
-        """Take over a run's prior, if it is of the same shape but for its phases."""
+    def _load_prior(self) -> set[nn.Parameter]:
+        """Take over a prior of the same shape but for its phases; returns what starts afresh."""
+        every = set(self.prior.parameters())
         if self.init is None or self.init.prior is None:
-            return False
+            return every
+        own, first = self.prior.state_dict(), "first."
         state = spread_phases(self.init.prior, self.prior.config)
-        own = self.prior.state_dict()
+        for key in own:
+            if key.startswith(first) and key not in state:
+                state[key] = own[key]  # a bundle has tables in its place
         if not all(k in state and state[k].shape == v.shape for k, v in own.items()):
             log.info("the prior has another shape and starts afresh")
-            return False
+            return every
         self.prior.load_state_dict({k: state[k] for k in own})
-        return True
+        if any(key.startswith(first) for key in self.init.prior):
+            return set()
+        self.prior.first.z_std.copy_(self.prior.spread[: len(self.prior.first.z_std)])
+        return set(self.prior.first.parameters())
 
     @property
     def _device(self) -> torch.device:

@@ -11,11 +11,12 @@ from diffusers import DDPMScheduler
 from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
+from bkcodec.lpips import Lpips
 from bkcodec.models.compression import BkSdmCompression
 from bkcodec.models.diffusion import BETA_SCHEDULES, denoise, make_scheduler
 from bkcodec.train.context import ContextNetwork
+from bkcodec.train.critic import Discriminator
 from bkcodec.train.options import TrainOptions
-from bkcodec.train.perceptual import Discriminator, Lpips
 
 # 1 - MS-SSIM weighted like this trades against rate as one squared 8-bit level does with MSE
 # (ratio of the two published lambda ladders of CompressAI, about 1270 at every quality).

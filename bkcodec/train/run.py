@@ -15,10 +15,14 @@ from accelerate import Accelerator
 
 from bkcodec.backbone import pick_device
 from bkcodec.bundle import find_bundle, load_bundle
+from bkcodec.config import LEVELS
+from bkcodec.context import ContextPrior
 from bkcodec.errors import InputError, UsageError
 from bkcodec.files import write_whole
+from bkcodec.models.blocks import interpolate_rows
 from bkcodec.models.compression import ModelConfig
 from bkcodec.train.checkpoint import BROKEN, RECORD, load_run
+from bkcodec.train.context import thaw
 from bkcodec.train.data import Folder, Photos
 from bkcodec.train.loop import Init, Trainer
 from bkcodec.train.options import TrainOptions
@@ -156,6 +160,10 @@ def load_init(source: str) -> Init:
         known = {"path": source, "fingerprint": bundle.fingerprint.hex(),
                  "provenance": bundle.header.get("provenance")}  # fmt: skip
         config = ModelConfig(**bundle.header["model"])
-        return Init(config, networks, None, bundle.prior, known)
+        prior = None
+        if isinstance(bundle.prior, ContextPrior):
+            steps = interpolate_rows(networks["quantiser.log_step"], torch.linspace(0, 1, LEVELS))
+            prior = thaw(bundle.prior, steps.exp(), config.anchors)
+        return Init(config, networks, prior, bundle.prior, known)
     except (TypeError, ValueError) as error:
         raise InputError(f"{source}: networks of another version ({error})") from error

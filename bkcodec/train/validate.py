@@ -15,13 +15,13 @@ from torch import Tensor
 from bkcodec.config import LEVELS
 from bkcodec.context import ContextPrior
 from bkcodec.entropy import Tables
+from bkcodec.lpips import Lpips
 from bkcodec.models.compression import BkSdmCompression
 from bkcodec.train.context import ContextNetwork
 from bkcodec.train.data import Photos
 from bkcodec.train.freeze import freeze, learned_tables
 from bkcodec.train.losses import MS_SSIM_TO_MSE
 from bkcodec.train.options import TrainOptions
-from bkcodec.train.perceptual import Lpips
 
 QUALITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SIDE = 320  # of the centre crops that are coded
