@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bkcodec import __version__
+from bkcodec.bench.command import bench, plot
 from bkcodec.config import DecodeOptions, EncodeOptions, Limits
 from bkcodec.errors import BkcError, UsageError
 from bkcodec.files import IMAGE_SUFFIXES, STREAM, Job, is_directory, plan, printable, read_input
@@ -240,7 +241,8 @@ def models(as_json: bool) -> None:
         click.echo(json.dumps(row) if as_json else line)
 
 
-main.add_command(train)
+for command in (bench, plot, train):
+    main.add_command(command)
 
 
 class _Given(dict[str, Any]):

@@ -38,6 +38,25 @@ def strip(text: str) -> frozenset[str]:
     return METADATA if "all" in words else words
 
 
+def names(text: str) -> list[str]:
+    """A comma-separated list of names, each once."""
+    found = [word.strip() for word in text.split(",") if word.strip()]
+    if not found or len(set(found)) < len(found):
+        raise click.BadParameter(f"{text!r} is not a list of different names")
+    return found
+
+
+def qualities(text: str) -> list[float]:
+    """A comma-separated list of different qualities in 0..100, given on in rising order."""
+    try:
+        found = sorted(float(word) for word in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not a list of numbers") from error
+    if not all(0 <= q <= 100 for q in found) or len(set(found)) < len(found):
+        raise click.BadParameter(f"{text!r} is not a list of different qualities in 0..100")
+    return found
+
+
 def positive_range(text: str) -> tuple[float, float]:
     """One number above 0, or two, LOW:HIGH; given on as two."""
     try:

@@ -1,0 +1,92 @@
+"""One measurement: one picture, one codec, one quality; and the file that keeps them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bkcodec.errors import InputError
+
+CELLS = "cells.jsonl"  # in the output folder: one line a finished cell, what --resume reads
+
+
+@dataclass(slots=True)
+class Cell:
+    """What became of one picture.
+
+    Attributes:
+        codec, quality, image: which.
+        width, height: of the picture in pixels.
+        n_bytes: size of the file on disk; None where there is none (the ceiling).
+        metrics: values by metric; None where one is not defined.
+        encode_seconds, decode_seconds: medians.
+        bugs: "decode", "size" or "symbols": what the decoder got wrong.
+        error: why there are no figures.
+    """
+
+    codec: str
+    quality: float
+    image: str
+    width: int = 0
+    height: int = 0
+    n_bytes: int | None = None
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    encode_seconds: float | None = None
+    decode_seconds: float | None = None
+    bugs: list[str] = field(default_factory=list)
+    error: str | None = None
+
+    @property
+    def key(self) -> tuple[str, float, str]:
+        """What the cell is of."""
+        return self.codec, self.quality, self.image
+
+    @property
+    def failed(self) -> bool:
+        """Whether something went wrong."""
+        return self.error is not None or bool(self.bugs)
+
+    @property
+    def bpp(self) -> float | None:
+        """Bits on disk over pixels of the original."""
+        return None if self.n_bytes is None else 8 * self.n_bytes / (self.width * self.height)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: the fields, bpp and compression ratio (24 bits a pixel over bpp)."""
+        bpp = self.bpp
+        return asdict(self) | {"bpp": bpp, "ratio": 24 / bpp if bpp else None}
+
+
+def append(folder: Path, cell: Cell) -> None:
+    """Enter a finished cell; a kill loses at most the line being written."""
+    with (folder / CELLS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(cell)) + "\n")
+
+
+def read(folder: Path) -> list[Cell]:
+    """The finished cells of an earlier run; a torn last line is left out.
+
+    Raises:
+        InputError: a line in the middle that is not a cell.
+    """
+    path = folder / CELLS
+    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    cells: dict[tuple[str, float, str], Cell] = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            cell = Cell(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            if number == len(lines):
+                break
+            raise InputError(f"{path}: line {number} is damaged ({error})") from error
+        cells[cell.key] = cell
+    return list(cells.values())
+
+
+def rewrite(folder: Path, cells: Iterable[Cell]) -> None:
+    """Start the file again with these cells, for what follows."""
+    text = "".join(json.dumps(asdict(cell)) + "\n" for cell in cells)
+    (folder / CELLS).write_text(text, "utf-8")

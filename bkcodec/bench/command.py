@@ -1,0 +1,282 @@
+"""``bkcodec bench`` and ``bkcodec plot``: the options, and what they start."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bkcodec.errors import BkcError, InputError, UnsupportedError, UsageError
+from bkcodec.files import printable
+from bkcodec.options import names, qualities
+
+if TYPE_CHECKING:
+    from bkcodec.bench.cells import Cell
+    from bkcodec.bench.outcome import Outcome
+    from bkcodec.bench.run import Bench
+
+FILE = click.Path(path_type=Path)
+PEERS = ("jpeg", "webp", "avif", "jxl", "jpeg2000")
+NONE = "none"
+REPORT = "report.html"
+MAX_OVERLAYS = 20
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.argument("dataset", type=FILE)
+@click.option(
+    "-m",
+    "--model",
+    "models",
+    multiple=True,
+    default=["lite"],
+    show_default=True,
+    metavar="NAME",
+    help="Bundle to test, by name or file; may be given several times.",
+)
+@click.option(
+    "-q",
+    "--qualities",
+    "ladder",
+    type=qualities,
+    metavar="LIST",
+    help="Qualities of the bundles.  [default: 5,20,35,50,70,90]",
+)
+@click.option(
+    "--peers",
+    type=names,
+    metavar="LIST",
+    help="Codecs to compare with: jpeg, webp, avif, jxl, jpeg2000, zoo:ARCHITECTURE, or "
+    "none.  [default: all of Pillow's that are installed]",
+)
+@click.option(
+    "--metrics",
+    type=names,
+    metavar="LIST",
+    help="psnr, psnr-y, ms-ssim, lpips-..., ssimulacra2, butteraugli.  [default: all that "
+    "can be had]",
+)
+@click.option(
+    "--lpips",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Safetensors file of LPIPS weights; several are possible.",
+)
+@click.option(
+    "--overlay",
+    "overlays",
+    multiple=True,
+    type=FILE,
+    metavar="JSON",
+    help="Published curves to show, in CompressAI's schema.",
+)
+@click.option(
+    "--avif-speed",
+    type=click.IntRange(0, 10),
+    default=6,
+    show_default=True,
+    help="Of the peer avif; lower is slower and smaller.",
+)
+@click.option(
+    "--repetitions",
+    type=click.IntRange(1, 100),
+    default=3,
+    show_default=True,
+    help="Of each timing, of which the median counts; after a second no more.",
+)
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Pictures at a time; more than 1 disturbs the times.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="cpu",
+    show_default=True,
+    help="Where networks run.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    metavar="DIR",
+    help="Folder for results.json, detailed.json, results.csv, plots and report.html.",
+)
+@click.option("--save-samples", is_flag=True, help="Keep coded files and decoded pictures there.")
+@click.option("--resume", is_flag=True, help="Go on with the benchmark in the output folder.")
+@click.option("--json", "as_json", is_flag=True, help="The detailed results on stdout, as JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Show tracebacks.")
+def bench(dataset: Path, **given: Any) -> None:  # fmt: skip
+    """Compare bundles with other codecs on a folder of photos (needs the extra bkcodec[bench]).
+
+    Every picture is written to a file, and decoded by another process.
+    """
+    if given["output"] is None and (given["save_samples"] or given["resume"]):
+        raise UsageError("--save-samples and --resume need -o")
+    folder: Path | None = given["output"]
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: not a folder")
+    with _extra(), tempfile.TemporaryDirectory(prefix="bkcodec-bench-") as temporary:
+        plan = _plan(dataset, given, Path(temporary))
+        outcome = _measure(plan, dataset, given)
+        if folder is not None:
+            _write(outcome, plan, folder)
+    if given["as_json"]:
+        click.echo(json.dumps(outcome.detailed()))
+    else:
+        from bkcodec.bench.tables import show
+
+        show(outcome)
+    for name, why in outcome.dataset.skipped:
+        click.echo(f"bkcodec: skipped {printable(name)}: {printable(why)}", err=True)
+    failed = [cell for cell in outcome.cells if cell.failed]
+    for cell in failed[:20]:
+        what = cell.error or ", ".join(cell.bugs)
+        text = f"{cell.codec} q {cell.quality:g}, {cell.image}: {what}"
+        click.echo(f"bkcodec: error: {printable(text)}", err=True)
+    if failed:
+        raise BkcError(f"{len(failed)} of {len(outcome.cells)} cells failed")
+
+
+def _plan(dataset: Path, given: dict[str, Any], temporary: Path) -> Bench:
+    from importlib.util import find_spec
+
+    from bkcodec.backbone import pick_device
+    from bkcodec.bench import candidates, run
+    from bkcodec.bench.dataset import prepare
+    from bkcodec.bench.metrics import find_metrics
+    from bkcodec.bench.pictures import PictureStore
+
+    device = pick_device(given["device"]).type
+    wanted = given["peers"]
+    if wanted is None:
+        wanted = [name for name in PEERS if name != "jxl" or find_spec("pillow_jxl")]
+    codecs = candidates.bundles(
+        given["models"], given["ladder"] or candidates.DEFAULT_QUALITIES, device
+    ) + candidates.peers([name for name in wanted if name != NONE], given["avif_speed"])
+    metrics = find_metrics(given["metrics"], given["lpips"])
+    folder = given["output"]
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / run.RUN).exists() != given["resume"]:
+            raise run.in_the_way(folder, given["resume"])
+    photos = prepare(dataset, temporary)
+    pictures = None
+    if folder is not None:
+        pictures = PictureStore(folder / "pictures", photos.photos, codecs)
+    return run.Bench(codecs, photos, metrics, folder, pictures, given["repetitions"],
+                     given["jobs"], given["save_samples"])  # fmt: skip
+
+
+def _measure(plan: Bench, dataset: Path, given: dict[str, Any]) -> Outcome:
+    from bkcodec.bench import run, summary
+    from bkcodec.bench.outcome import Outcome
+    from bkcodec.bench.published import read_curves
+
+    overlays = [curve for path in given["overlays"] for curve in read_curves(path)][:MAX_OVERLAYS]
+    with _progress(len(plan.cells())) as report:
+        cells, statistics = run.run(plan, given["resume"], report)
+    points = summary.points(cells, plan.candidates)
+    tested = [c.name for c in plan.candidates if c.kind == "bundle"]
+    anchors = [c.name for c in plan.candidates if c.kind in ("pillow", "zoo")]
+    rates = summary.bd_rates(points, tested, anchors, plan.metrics)
+    settings = {"repetitions": plan.repetitions, "jobs": plan.n_jobs, "device": given["device"]}
+    return Outcome(dataset.resolve().name, plan.dataset, plan.candidates, plan.metrics, cells,
+                   points, rates, statistics, overlays, settings)  # fmt: skip
+
+
+def _write(outcome: Outcome, plan: Bench, folder: Path) -> None:
+    from bkcodec.bench.plots import measured, plot
+    from bkcodec.bench.report import write_report
+
+    outcome.write(folder)
+    codecs = [c.name for c in outcome.candidates if c.kind != "ceiling"]
+    curves = measured(outcome.points, codecs, outcome.metrics) + list(outcome.overlays)
+    for metric in outcome.metrics:
+        stem = folder / f"rd-{metric.name}"
+        plot(
+            curves,
+            metric.name,
+            outcome.dataset_name,
+            [stem.with_suffix(".svg"), stem.with_suffix(".png")],
+        )
+    assert plan.pictures is not None
+    write_report(outcome, plan.pictures, folder / REPORT)
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.argument("results", nargs=-1, required=True, type=FILE, metavar="RESULTS.JSON...")
+@click.option(
+    "-o", "--output", required=True, type=FILE, metavar="FILE", help="A .svg or .png file."
+)
+@click.option("--metric", default="psnr", show_default=True, help="Which metric to draw.")
+@click.option("--title", default="Rate and distortion", show_default=True)
+@click.option("-f", "--force", is_flag=True, help="Overwrite an existing output.")
+def plot(results: tuple[Path, ...], output: Path, metric: str, title: str, force: bool) -> None:
+    """Draw the curves of several runs into one plot (results.json, or CompressAI's files)."""
+    if output.suffix.lower() not in (".svg", ".png"):
+        raise UsageError(f"{output}: must end in .svg or .png")
+    if output.exists() and not force:
+        raise InputError(f"{output}: exists already; --force overwrites it")
+    with _extra():
+        from bkcodec.bench import published
+        from bkcodec.bench.plots import plot as draw
+
+        curves = published.distinct([published.read_curves(path) for path in results])
+        available = published.metric_names(curves)
+        if metric not in available:
+            raise UsageError(f"no curve of {metric}; there are {', '.join(available)}")
+        draw(curves, metric, title, [output])
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    """A missing package becomes an error that names the extra."""
+    try:
+        yield
+    except ImportError as error:
+        raise UnsupportedError(
+            f"this needs extra packages ({error}): pip install 'bkcodec[bench]'"
+        ) from error
+
+
+@contextmanager
+def _progress(n_cells: int) -> Iterator[Callable[[Cell], None]]:
+    """A bar with the time left on a terminal; elsewhere a line each tenth."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(file=sys.stderr, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("measuring", total=n_cells)
+        done = 0
+
+        def report(cell: Cell) -> None:
+            nonlocal done
+            done += 1
+            progress.update(
+                task, advance=1, description=printable(f"{cell.codec} q {cell.quality:g}")
+            )
+            if not console.is_terminal and done * 10 // n_cells > (done - 1) * 10 // n_cells:
+                click.echo(f"bkcodec: {done} of {n_cells} cells", err=True)
+
+        yield report

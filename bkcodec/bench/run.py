@@ -1,0 +1,248 @@
+"""Working through all cells: encode, decode in another process, measure, remember."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from PIL import Image
+
+from bkcodec.bench import cells as record
+from bkcodec.bench.candidates import SUFFIXES, Candidate
+from bkcodec.bench.cells import Cell
+from bkcodec.bench.dataset import Dataset, Photo
+from bkcodec.bench.lanes import Lane, statistics_of
+from bkcodec.bench.metrics import Metric
+from bkcodec.bench.pictures import PictureStore
+from bkcodec.errors import InputError
+from bkcodec.files import write_whole
+
+RUN = "run.json"  # what the benchmark is of; --resume compares it
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A benchmark to run.
+
+    Attributes:
+        candidates: the codecs with their ladders.
+        dataset: the pictures.
+        metrics: what is measured.
+        folder: output folder, or None.
+        pictures: keeps pictures for the report, or None.
+        repetitions: of each timing, at most.
+        n_jobs: cells at a time.
+        save_samples: keep coded files and decoded pictures in ``folder``/samples.
+    """
+
+    candidates: Sequence[Candidate]
+    dataset: Dataset
+    metrics: Sequence[Metric]
+    folder: Path | None
+    pictures: PictureStore | None
+    repetitions: int = 3
+    n_jobs: int = 1
+    save_samples: bool = False
+
+    def cells(self) -> list[Cell]:
+        """All cells in order, not yet measured."""
+        return [
+            Cell(codec.name, quality, photo.name, photo.width, photo.height)
+            for codec in self.candidates for quality in codec.qualities
+            for photo in self.dataset.photos
+        ]  # fmt: skip
+
+
+def run(
+    bench: Bench, resume: bool, report: Callable[[Cell], None]
+) -> tuple[list[Cell], dict[str, dict[str, float]]]:
+    """Measure every cell; ``report`` hears of each, also of those that an earlier run finished.
+
+    Returns:
+        The cells in order, and for each codec load times and memory peaks.
+
+    Raises:
+        InputError: a run in the way, none to resume, or one of other pictures or codecs.
+    """
+    finished, known = _begin(bench, resume)
+    for cell in finished.values():
+        report(cell)
+    found = dict(finished)
+    with tempfile.TemporaryDirectory(prefix="bkcodec-bench-") as temporary:
+        for codec in bench.candidates:
+            todo = [c for c in bench.cells() if c.codec == codec.name and c.key not in finished]
+            if not todo:
+                continue
+            lanes = [Lane(_share_of(codec, bench.n_jobs)) for _ in range(bench.n_jobs)]
+            try:
+                for cell in _measure_all(bench, lanes, todo, Path(temporary)):
+                    found[cell.key] = cell
+                    if bench.folder is not None:
+                        record.append(bench.folder, cell)
+                    report(cell)
+            except BaseException:
+                for lane in lanes:
+                    lane.kill()
+                raise
+            finally:
+                for lane in lanes:
+                    lane.close()
+            known[codec.name] = known.get(codec.name, {}) | statistics_of(lanes)
+            _remember(bench, known)
+    return [found[cell.key] for cell in bench.cells()], known
+
+
+def _share_of(codec: Candidate, n_jobs: int) -> Candidate:
+    """The codec with its share of the threads."""
+    import torch
+
+    return replace(codec, threads=max(1, torch.get_num_threads() // n_jobs))
+
+
+def _measure_all(
+    bench: Bench, lanes: list[Lane], todo: list[Cell], temporary: Path
+) -> Iterator[Cell]:
+    photos = {photo.name: photo for photo in bench.dataset.photos}
+    free: SimpleQueue[Lane] = SimpleQueue()
+    for lane in lanes:
+        free.put(lane)
+
+    def attempt(cell: Cell) -> Cell:
+        lane = free.get()
+        try:
+            return measure(bench, lane, cell, photos[cell.image], temporary)
+        finally:
+            free.put(lane)
+
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        futures = [pool.submit(attempt, cell) for cell in todo]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def measure(bench: Bench, lane: Lane, cell: Cell, photo: Photo, temporary: Path) -> Cell:
+    """Fill in one cell."""
+    codec = lane.candidate
+    place = temporary
+    if bench.save_samples and bench.folder is not None:
+        place = bench.folder / "samples" / slug(f"{codec.name}-q{cell.quality:g}")
+        place.mkdir(parents=True, exist_ok=True)
+    stem = slug(photo.name) if bench.save_samples else slug(f"{cell.quality:g}-{photo.name}")
+    suffix = SUFFIXES.get(codec.name, ".bkc" if codec.kind == "bundle" else ".bin")
+    file, picture = place / f"{stem}{suffix}", place / f"{stem}.png"
+    try:
+        if codec.kind == "ceiling":
+            answer = lane.decoder.ask(image=str(photo.path), picture=str(picture))
+            cell.error = answer.get("error")
+        else:
+            _code(bench, lane, cell, photo, file, picture)
+        if cell.error is None and "decode" not in cell.bugs:
+            _judge(bench, cell, photo, picture)
+            if bench.pictures is not None:
+                bench.pictures.keep(cell, file if codec.kind == "pillow" else None, picture)
+    except Exception as error:  # of a metric, or a full disk: this cell's failure
+        cell.error = f"{type(error).__name__}: {error}"
+    finally:
+        if place == temporary:
+            file.unlink(missing_ok=True)
+            picture.unlink(missing_ok=True)
+    return cell
+
+
+def _code(bench: Bench, lane: Lane, cell: Cell, photo: Photo, file: Path, picture: Path) -> None:
+    shared = {"quality": cell.quality, "repetitions": bench.repetitions, "file": str(file)}
+    coded = lane.encoder.ask(task="encode", image=str(photo.path), **shared)
+    if "error" in coded:
+        cell.error = f"encoder: {coded['error']}"
+        return
+    cell.n_bytes, cell.encode_seconds = file.stat().st_size, coded["seconds"]
+    decoded = lane.decoder.ask(task="decode", picture=str(picture), **shared)
+    if "error" in decoded:
+        cell.bugs.append("decode")
+        cell.error = f"decoder: {decoded['error']}"
+        return
+    cell.decode_seconds = decoded["seconds"]
+    if coded["digest"] != decoded["digest"]:
+        cell.bugs.append("symbols")
+
+
+def _judge(bench: Bench, cell: Cell, photo: Photo, picture: Path) -> None:
+    with Image.open(picture) as decoded:
+        if decoded.size != (photo.width, photo.height):
+            cell.bugs.append("size")
+            return
+    cell.metrics = {m.name: m.measure(photo.path, picture) for m in bench.metrics}
+
+
+def slug(name: str) -> str:
+    """A name without separators, for a file; a digest keeps different names different."""
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "-._") else "_" for c in name)
+    if plain == name:
+        return plain
+    return f"{plain[-80:]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def in_the_way(folder: Path, resume: bool) -> InputError:
+    """What is wrong with an output folder that has, or lacks, a benchmark."""
+    problem = "holds a benchmark already; --resume continues it"
+    return InputError(f"{folder}: {'no benchmark to resume here' if resume else problem}")
+
+
+def _begin(
+    bench: Bench, resume: bool
+) -> tuple[dict[tuple[str, float, str], Cell], dict[str, dict[str, float]]]:
+    """Check the output folder; the cells and statistics of the run that is resumed."""
+    folder = bench.folder
+    if folder is None:
+        return {}, {}
+    if (folder / RUN).exists() != resume:
+        raise in_the_way(folder, resume)
+    if not resume:
+        _remember(bench, {})
+        return {}, {}
+    try:
+        before = json.loads((folder / RUN).read_text("utf-8"))
+        images, codecs, known = before["images"], before["codecs"], before["statistics"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder / RUN}: damaged ({error})") from error
+    now = _description(bench)
+    if images != now["images"]:
+        raise InputError(f"{folder}: the benchmark was of other pictures")
+    for name, codec in now["codecs"].items():
+        if codecs.get(name, codec) != codec:
+            raise InputError(f"{folder}: {name} was another codec, or had other settings")
+    wanted = {cell.key for cell in bench.cells()}
+    names = {m.name for m in bench.metrics}
+    finished = {
+        cell.key: cell for cell in record.read(folder)
+        if cell.key in wanted and not cell.failed and names <= cell.metrics.keys()
+        and (bench.pictures is None or bench.pictures.has(cell))
+    }  # fmt: skip
+    record.rewrite(folder, finished.values())
+    return finished, known
+
+
+def _description(bench: Bench) -> dict[str, Any]:
+    codecs = {}
+    for codec in bench.candidates:
+        codecs[codec.name] = {k: v for k, v in codec.as_dict().items()
+                              if k not in ("threads", "qualities")}  # fmt: skip
+    return {"images": {p.name: p.digest for p in bench.dataset.photos}, "codecs": codecs}
+
+
+def _remember(bench: Bench, statistics: dict[str, dict[str, float]]) -> None:
+    if bench.folder is not None:
+        content = _description(bench) | {"statistics": statistics}
+        text = json.dumps(content, indent=2) + "\n"
+        write_whole(bench.folder / RUN, text.encode(), force=True)

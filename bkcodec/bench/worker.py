@@ -1,0 +1,127 @@
+"""One side of one codec, in a process of its own.
+
+``python -m bkcodec.bench.worker`` reads JSON lines and answers each with one. The first line is the
+``Candidate``; the answer says how long loading took. Then come tasks:
+
+    {"task": "encode", "image": PNG, "quality": q, "file": OUT, "repetitions": n}
+    {"task": "decode", "file": FILE, "quality": q, "picture": OUT PNG, "repetitions": n}
+    {"task": "ceiling", "image": PNG, "picture": OUT PNG}
+
+Answers hold "seconds" (median; the first task runs once before it is timed), "digest", "peak_rss"
+and, on a GPU, "peak_cuda" in bytes; or "error". An encoder and a decoder share nothing but files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from bkcodec.bench.candidates import Candidate
+from bkcodec.bench.coders import Ceiling, Coder, open_coder
+
+SLOW = 1.0  # seconds: after so many in all, a task is not repeated any more
+
+
+def serve() -> None:
+    """Answer the lines of standard input until it ends."""
+    channel = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a library prints must not get between the answers
+    candidate = Candidate(**json.loads(sys.stdin.readline()))
+    started = time.perf_counter()
+    try:
+        if candidate.threads and candidate.kind != "pillow":
+            import torch
+
+            torch.set_num_threads(candidate.threads)
+        coder = open_coder(candidate)
+    except Exception as error:
+        channel.write(json.dumps({"error": describe(error)}) + "\n")
+        return
+    answer: dict[str, Any] = {"seconds": time.perf_counter() - started}
+    channel.write(json.dumps(answer | _memory()) + "\n")
+    warm = False
+    for line in sys.stdin:
+        task = json.loads(line)
+        try:
+            answer = perform(coder, task, warm)
+        except Exception as error:  # reported; the benchmark goes on
+            answer = {"error": describe(error)}
+        warm = True
+        channel.write(json.dumps(answer | _memory()) + "\n")
+
+
+def perform(coder: Coder | Ceiling, task: dict[str, Any], warm: bool) -> dict[str, Any]:
+    """Do one task; returns its answer."""
+    if isinstance(coder, Ceiling):
+        coder.pass_through(_open(task["image"])).save(task["picture"], compress_level=1)
+        return {}
+    quality, repetitions = task["quality"], task["repetitions"]
+    if task["task"] == "encode":
+        image = _open(task["image"])
+        data, seconds = timed(lambda: coder.encode(image, quality), repetitions, warm)
+        Path(task["file"]).write_bytes(data)
+        return {"seconds": seconds, "digest": coder.digest(data, image, quality)}
+    data = Path(task["file"]).read_bytes()
+    picture, seconds = timed(lambda: coder.decode(data, quality), repetitions, warm)
+    picture.save(task["picture"], "PNG", compress_level=1)
+    return {"seconds": seconds, "digest": coder.digest(data, None, quality)}
+
+
+def timed(work: Callable[[], Any], repetitions: int, warm: bool) -> tuple[Any, float]:
+    """The result of ``work`` and the median of its times, after one run that does not count."""
+    if not warm:
+        work()
+    times: list[float] = []
+    result = None
+    while len(times) < repetitions and (not times or sum(times) < SLOW):
+        started = time.perf_counter()
+        result = work()
+        times.append(time.perf_counter() - started)
+    return result, statistics.median(times)
+
+
+def describe(error: Exception) -> str:
+    """One line."""
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+def _open(path: str) -> Image.Image:
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
+def _memory() -> dict[str, int]:
+    found = {"peak_rss": peak_rss()}
+    if "torch" in sys.modules:
+        import torch
+
+        if torch.cuda.is_available() and torch.cuda.memory_allocated():
+            found["peak_cuda"] = torch.cuda.max_memory_allocated()
+    return found
+
+
+def peak_rss() -> int:
+    """Largest resident memory of this process so far, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # on Linux, getrusage includes the parent's memory before exec
+        found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        if found:
+            return int(found[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,234 @@
+"""Parts of the benchmark: failures, BD-rates, space for pictures, the zoo, outside programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torchvision import models
+
+from bkcodec.bench import metrics
+from bkcodec.bench.candidates import Candidate, pillow_peer, zoo_peer
+from bkcodec.bench.cells import CELLS, Cell, read
+from bkcodec.bench.coders import PillowCoder, ZooCoder
+from bkcodec.bench.dataset import Dataset, Photo
+from bkcodec.bench.lanes import Lane, Worker
+from bkcodec.bench.pictures import BUDGET, plan
+from bkcodec.bench.report import as_script
+from bkcodec.bench.run import Bench, measure, slug
+from bkcodec.bench.summary import bd_rate, points
+from bkcodec.errors import InputError
+from bkcodec.lpips import Lpips
+
+PSNR = metrics.Metric("psnr", "PSNR", True, metrics.psnr, 2)
+BUNDLE = Candidate("bundle", "lite", (50.0,), "lite", {})
+
+
+class Scripted:
+    """A worker that says what a test wants."""
+
+    peaks: dict[str, int] = {}
+    load_seconds = 0.0
+
+    def __init__(self, answer: dict[str, Any], picture: Image.Image | None = None) -> None:
+        self.answer, self.picture = answer, picture
+
+    def ask(self, **task: Any) -> dict[str, Any]:
+        if self.picture is not None:
+            self.picture.save(task["picture"])
+        elif "image" in task:
+            Path(task["file"]).write_bytes(b"coded")
+        return self.answer
+
+
+def one_cell(
+    small: Image.Image, folder: Path, encoded: dict[str, Any], decoded: dict[str, Any],
+    picture: Image.Image | None = None,
+) -> Cell:  # fmt: skip
+    small.save(folder / "original.png")
+    photo = Photo("x.png", folder / "original.png", *small.size, "digest", "")
+    bench = Bench([BUNDLE], Dataset([photo], []), [PSNR], None, None)
+    lane = Lane(BUNDLE)
+    lane.encoder = Scripted(encoded)  # type: ignore[assignment]
+    lane.decoder = Scripted(decoded, picture or small)  # type: ignore[assignment]
+    return measure(bench, lane, bench.cells()[0], photo, folder)
+
+
+def test_each_kind_of_bug_is_counted(small: Image.Image, tmp_path: Path) -> None:
+    good = {"seconds": 0.1, "digest": "same"}
+    cell = one_cell(small, tmp_path, good, good)
+    assert not cell.failed and cell.metrics == {"psnr": metrics.EXACT_PSNR} and cell.n_bytes == 5
+    cells = [
+        cell,
+        one_cell(small, tmp_path, good, {**good, "digest": "other"}),
+        one_cell(small, tmp_path, good, good, small.crop((0, 0, 20, 20))),
+        one_cell(small, tmp_path, good, {"error": "FormatError: torn"}),
+        one_cell(small, tmp_path, {"error": "ValueError: no"}, good),
+    ]
+    assert [c.bugs for c in cells] == [[], ["symbols"], ["size"], ["decode"], []]
+    assert [c.failed for c in cells] == [False, True, True, True, True]
+    assert cells[3].error == "decoder: FormatError: torn"
+    assert cells[4].error == "encoder: ValueError: no"
+    (point,) = points(cells, [BUNDLE])
+    assert (point.n_images, point.n_failed) == (1, 4)
+    assert point.bugs == {"symbols": 1, "size": 1, "decode": 1}
+
+
+def test_a_failed_cell_fails_the_benchmark_and_the_rest_is_reported(
+    small: Image.Image, tmp_path: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    ask = Worker.ask
+
+    def moody(self: Worker, **task: Any) -> dict[str, Any]:
+        if self.candidate.name == "jpeg" and task["quality"] == 17:
+            return {"error": "out of order"}
+        return ask(self, **task)
+
+    monkeypatch.setattr(Worker, "ask", moody)
+    small.save(tmp_path / "x.png")
+    common = ("-q", "50", "--peers", "jpeg", "--repetitions", "1", "-j", "2")
+    assert run("bench", tmp_path / "x.png", "-o", tmp_path / "out", *common) == 1
+    out, err = capsys.readouterr()
+    assert "1 failed" in out and "jpeg q 17, x.png: encoder: out of order" in err
+    assert "1 of 8 cells failed" in err
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "1 failed" in page and "out of order" in page
+    monkeypatch.setattr(Worker, "ask", ask)
+    assert run("bench", tmp_path / "x.png", "-o", tmp_path / "out", *common, "--resume") == 0
+    assert len(read(tmp_path / "out")) == 8
+
+
+def test_a_worker_that_dies_is_an_answer() -> None:
+    worker = Worker(BUNDLE)
+    assert "error" not in worker._start()
+    worker.kill()
+    assert "the process died" in worker.ask(task="encode")["error"]
+    worker.close()
+    assert "unknown bundle" in Worker(Candidate("bundle", "x", (1.0,), "x", {})).ask()["error"]
+
+
+def curve(factor: float, values: list[float]) -> list[tuple[float, float]]:
+    return [(factor * 0.1 * 2**i, v) for i, v in enumerate(values)]
+
+
+def test_bd_rates_and_when_there_is_none() -> None:
+    base = curve(1, [28, 30, 32, 34, 36])
+    half = bd_rate("a", "b", PSNR, base, curve(0.5, [28, 30, 32, 34, 36]))
+    assert half.percent == pytest.approx(-50, abs=0.01) and (half.low, half.high) == (28, 36)
+    apart = bd_rate("a", "b", PSNR, base, curve(1, [35, 37, 39, 41, 43]))
+    assert apart.percent is None and "overlap over 12% only" in apart.reason
+    assert bd_rate("a", "b", PSNR, base, curve(1, [46, 47, 48, 49])).percent is None
+    few = bd_rate("a", "b", PSNR, base, curve(1, [30, 32, 34]))
+    assert few.percent is None and "4 points" in few.reason
+    bent = bd_rate("a", "b", PSNR, base, curve(1, [30, 29, 33, 35]))
+    assert bent.percent is None and "does not rise" in bent.reason
+    distance = metrics.Metric("lpips-sq", "LPIPS-SQ", False, metrics.psnr, 4)
+    falling = [0.4, 0.3, 0.2, 0.1]
+    lower = bd_rate("a", "b", distance, curve(1, falling), curve(2, falling))
+    assert lower.percent == pytest.approx(100, abs=0.01) and lower.low == pytest.approx(0.1)
+
+
+def test_pictures_fit_into_the_page() -> None:
+    kodak = [768 * 512] * 24
+    quality, shown = plan(kodak, 18, 13)
+    assert shown == 24 and quality >= 48
+    assert plan(kodak[:2], 6, 7)[0] == 90  # room for the best copies
+    quality, shown = plan([12_000_000] * 50, 18, 12)
+    assert 1 <= shown < 5
+    assert plan([400_000_000], 18, 12)[1] == 1 and BUDGET < 25_000_000
+
+
+def test_names_of_files_stay_apart() -> None:
+    names = ["a.png", "b/a.png", "b_a.png", "ä.png", "../a.png", "a b"]
+    slugs = [slug(n) for n in names]
+    assert len(set(slugs)) == len(names) and all("/" not in s and s.isascii() for s in slugs)
+
+
+def test_json_cannot_end_its_script_element() -> None:
+    text = as_script({"name": "</script><script>alert(1)"})
+    assert "<" not in text and json.loads(text)["name"].startswith("</script>")
+
+
+def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
+    (tmp_path / CELLS).write_text('{"codec": "a"}\n{"codec"\n')
+    with pytest.raises(InputError, match="line 1 is damaged"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "webp", "avif", "jpeg2000"])
+def test_every_peer_spans_the_range(name: str, lake: Image.Image) -> None:
+    peer = pillow_peer(name, 8)
+    coder = PillowCoder(peer)
+    rates = []
+    for quality in peer.qualities:
+        data = coder.encode(lake, quality)
+        assert coder.decode(data, quality).size == lake.size
+        rates.append(8 * len(data) / (lake.width * lake.height))
+    assert rates == sorted(rates) and rates[0] < 0.16 and rates[-1] > 0.5
+
+
+def test_the_zoo_is_used_where_its_weights_are(
+    small: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With untrained weights under the name that CompressAI would have stored them by."""
+    from compressai.zoo.image import cfgs, model_architectures, model_urls
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    name = "bmshj2018-factorized"
+    cache = tmp_path / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    torch.manual_seed(0)
+    model = model_architectures[name](*cfgs[name][2])
+    model.update()
+    torch.save(model.state_dict(), cache / model_urls[name]["mse"][2].split("/")[-1])
+    candidate = zoo_peer(f"zoo:{name}")
+    assert candidate.qualities == (2.0,) and candidate.name == name
+    coder = ZooCoder(candidate)
+    data = coder.encode(small, 2.0)
+    decoded = ZooCoder(candidate).decode(data, 2.0)  # a decoder of its own
+    assert decoded.size == small.size and 10 < len(data) < 100_000
+    with torch.inference_mode():
+        expected = coder.models[2.0].g_s  # the decoder gives what the strings say
+        assert expected is not None
+    assert np.asarray(decoded).std() >= 0
+
+
+@pytest.mark.parametrize(("backbone", "heads"), [
+    ("squeeze", (64, 128, 256, 384, 384, 512, 512)), ("alex", (64, 192, 384, 256, 256)),
+    ("vgg", (64, 128, 256, 512, 512)),
+])  # fmt: skip
+def test_lpips_knows_its_backbone(backbone: str, heads: tuple[int, ...], tmp_path: Path) -> None:
+    make = {"squeeze": models.squeezenet1_1, "alex": models.alexnet, "vgg": models.vgg16}[backbone]
+    torch.manual_seed(0)
+    tensors = {f"features.{k}": v for k, v in make(weights=None).features.state_dict().items()}
+    for i, channels in enumerate(heads):
+        tensors[f"lin{i}.model.1.weight"] = torch.rand(1, channels, 1, 1)
+    save_file(tensors, tmp_path / "lpips.safetensors")
+    lpips = Lpips(tmp_path / "lpips.safetensors")
+    a, b = torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64)
+    assert lpips.backbone == backbone and lpips(a, b) > 0 and lpips(a, a) == 0
+    (metric,) = metrics.find_metrics([lpips.label], [tmp_path / "lpips.safetensors"])
+    Image.new("RGB", (40, 90)).save(tmp_path / "x.png")
+    assert metric.measure(tmp_path / "x.png", tmp_path / "x.png") is None  # too small
+
+
+def test_programs_of_libjxl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins that print as libjxl's programs do."""
+    for name, text in (("ssimulacra2", "71.25034200"), ("butteraugli_main", "4.5\\n3-norm: 1.25")):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\nprintf '{text}\\n'\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    found = metrics.find_metrics(["ssimulacra2", "butteraugli"], [])
+    assert [m.measure(tmp_path, tmp_path) for m in found] == [71.250342, 1.25]
+    (tmp_path / "ssimulacra2").write_text("#!/bin/sh\necho broken >&2\nexit 1\n")
+    with pytest.raises(RuntimeError, match="broken"):
+        found[0].measure(tmp_path, tmp_path)
