@@ -99,8 +99,10 @@ def test_figures_agree_with_an_independent_computation(finished: Path, dataset: 
     detailed = json.loads((finished / "detailed.json").read_text())
     original = np.asarray(Image.open(dataset / "a.png").convert("RGB"), np.float64)
     for codec, quality in (("lite", 60), ("jpeg", 17), ("webp", 35)):
-        (cell,) = [c for c in detailed["cells"]
-                   if (c["codec"], c["quality"], c["image"]) == (codec, quality, "a.png")]  # fmt: skip
+        (cell,) = [
+            c for c in detailed["cells"]
+            if (c["codec"], c["quality"], c["image"]) == (codec, quality, "a.png")
+        ]  # fmt: skip
         folder = finished / "samples" / f"{codec}-q{quality}"
         decoded = np.asarray(Image.open(folder / "a.png.png").convert("RGB"), np.float64)
         psnr = 20 * np.log10(255) - 10 * np.log10(((original - decoded) ** 2).mean())

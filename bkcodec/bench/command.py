@@ -204,13 +204,9 @@ def _write(outcome: Outcome, plan: Bench, folder: Path) -> None:
     codecs = [c.name for c in outcome.candidates if c.kind != "ceiling"]
     curves = measured(outcome.points, codecs, outcome.metrics) + list(outcome.overlays)
     for metric in outcome.metrics:
-        stem = folder / f"rd-{metric.name}"
-        plot(
-            curves,
-            metric.name,
-            outcome.dataset_name,
-            [stem.with_suffix(".svg"), stem.with_suffix(".png")],
-        )
+        if any(metric.name in curve.metrics for curve in curves):  # else all too small for it
+            paths = [folder / f"rd-{metric.name}.{kind}" for kind in ("svg", "png")]
+            plot(curves, metric.name, outcome.dataset_name, paths)
     assert plan.pictures is not None
     write_report(outcome, plan.pictures, folder / REPORT)
 
