@@ -213,12 +213,12 @@ class LevelPrior:
             return values.T.astype(np.int64)
 
         def code(part: Part) -> Whole:
-            values, clamped, _, beyond = self._split(part, wanted)
+            values, indices, _, beyond = self._split(part, wanted)
             for table, begin, end in self._runs(part):
-                encoder.write(table, clamped[begin:end])
+                encoder.write(table, indices[begin:end])
             for excess in beyond.tolist():
                 n_bits = (excess + 1).bit_length() - 1
-                encoder.write(excess_table, np.array([n_bits]))
+                encoder.write(excess_table, np.array([n_bits], np.int32))
                 encoder.write_bits(excess + 1 - (1 << n_bits), n_bits)
             return values
 
@@ -237,10 +237,10 @@ class LevelPrior:
             return values.T.astype(np.int64)
 
         def code(part: Part) -> Whole:
-            values, clamped, edges, beyond = self._split(part, wanted)
-            p = np.ones(clamped.shape, np.float32)
+            values, indices, edges, beyond = self._split(part, wanted)
+            p = np.ones(indices.shape, np.float32)
             for table, begin, end in self._runs(part):
-                p[begin:end] = table.probabilities[clamped[begin:end] - table.low]
+                p[begin:end] = table.probabilities[indices[begin:end]]
             n_bits = np.frexp(beyond + 1.0)[1] - 1
             p[edges] *= excess_table.probabilities[n_bits] * np.exp2(-n_bits)
             unsorted = np.empty_like(p)
@@ -263,9 +263,10 @@ class LevelPrior:
 
         def code(part: Part) -> Whole:
             low, high = self._limits(part)
-            residual = low.copy()  # of symbols that are not coded
+            indices = np.zeros(low.shape, np.int32)  # of symbols that are not coded
             for table, begin, end in self._runs(part):
-                residual[begin:end] = decoder.read(table, end - begin)
+                indices[begin:end] = decoder.read(table, end - begin)
+            residual = low + indices
             nonlocal allowance
             edges = _edges(residual, low, high)
             allowance -= len(edges)
@@ -345,22 +346,24 @@ class LevelPrior:
         """Enter symbols [cells, channels] into a group's features [h + 2, w + 2, 2 * group]."""
         half = 1 << (GAIN_SHIFT - 1)
         scaled = (values * self.prior.gain[self.index, channels] + half) >> GAIN_SHIFT
-        rows, columns = cells[0][:, None] + 1, cells[1][:, None] + 1
+        rows = np.zeros((len(values), features.shape[2]), np.float32)
         position = 2 * (channels - begin)
-        features[rows, columns, position] = scaled.clip(-FEATURE_MAX, FEATURE_MAX)
-        features[rows, columns, position + 1] = self.prior.magnitude[np.abs(values).clip(max=255)]
+        rows[:, position] = scaled.clip(-FEATURE_MAX, FEATURE_MAX)
+        rows[:, position + 1] = self.prior.magnitude[np.abs(values).clip(max=255)]
+        features[cells[0] + 1, cells[1] + 1] = rows
 
     def _in_coding_order(self, symbols: NDArray[Any]) -> Symbols:
         """Symbols [C, h, w] of any size -> what 16 bits hold, in coding order."""
         limited = symbols[self.prior.order].clip(-SYMBOL_MAX, SYMBOL_MAX)
         return limited.astype(np.int16)
 
-    def _split(self, part: Part, wanted: Symbols) -> tuple[Whole, Whole, Whole, Whole]:
+    def _split(self, part: Part, wanted: Symbols) -> tuple[Whole, NDArray[np.int32], Whole, Whole]:
         """A part's symbols, and what is coded of them.
 
         Returns:
             The symbols [cells, channels] as a decoder will have them; their residuals, sorted and
-            limited to the tables; where an excess follows; and these excesses.
+            limited to the tables, as distances from the lowest; where an excess follows; and these
+            excesses.
         """
         rows, columns = part.cells
         values = wanted[part.channels[None], rows[:, None], columns[:, None]].astype(np.int64)
@@ -369,7 +372,8 @@ class LevelPrior:
         low, high = self._limits(part)
         clamped = residual.clip(low, high)
         edges = _edges(clamped, low, high)
-        return values, clamped, edges, np.abs(residual[edges] - clamped[edges])
+        beyond = np.abs(residual[edges] - clamped[edges])
+        return values, (clamped - low).astype(np.int32), edges, beyond
 
     def _limits(self, part: Part) -> tuple[Whole, Whole]:
         """Lowest and highest residual of each symbol's table, sorted."""

@@ -53,9 +53,9 @@ class RangeEncoder:
     def __init__(self) -> None:
         self._coder = constriction.stream.queue.RangeEncoder()
 
-    def write(self, table: Table, symbols: Integers) -> None:
-        """Code symbols [n] within the table."""
-        self._coder.encode((symbols - table.low).astype(np.int32), table.model)
+    def write(self, table: Table, indices: NDArray[np.int32]) -> None:
+        """Code symbols [n], each given as its distance from the table's lowest."""
+        self._coder.encode(indices, table.model)
 
     def write_bits(self, value: int, n_bits: int) -> None:
         """Code an integer of 0 to 24 bits, all values equally likely."""
@@ -79,10 +79,10 @@ class RangeDecoder:
         words = np.frombuffer(data, dtype="<u4").astype(np.uint32)
         self._coder = constriction.stream.queue.RangeDecoder(words)
 
-    def read(self, table: Table, n: int) -> Integers:
-        """Decode n symbols, int32 [n]."""
-        shifted: NDArray[np.int32] = self._decode(table.model, n)
-        return shifted + np.int32(table.low)
+    def read(self, table: Table, n: int) -> NDArray[np.int32]:
+        """Decode n symbols, each given as its distance from the table's lowest."""
+        indices: NDArray[np.int32] = self._decode(table.model, n)
+        return indices
 
     def read_bits(self, n_bits: int) -> int:
         """Inverse of ``write_bits``."""
@@ -166,13 +166,15 @@ class LevelTables:
         """Code symbols [C, ...], all within their tables."""
         for table, plane in zip(self.channels, symbols, strict=True):
             if len(table.weights) > 1:
-                encoder.write(table, plane.ravel())
+                encoder.write(table, plane.ravel().astype(np.int32) - table.low)
 
     def read(self, decoder: RangeDecoder, n: int) -> Symbols:
         """Decode n symbols a channel, [C, n]."""
         symbols = np.empty((len(self.channels), n), dtype=np.int16)
         for table, plane in zip(self.channels, symbols, strict=True):
-            plane[:] = decoder.read(table, n) if len(table.weights) > 1 else table.low
+            plane[:] = table.low
+            if len(table.weights) > 1:
+                plane += decoder.read(table, n).astype(np.int16)
         return symbols
 
 
