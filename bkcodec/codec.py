@@ -38,7 +38,6 @@ from bkcodec.models.diffusion import SCHEDULERS
 from bkcodec.rate import largest_level
 from bkcodec.tiling import scaled, tile_cells, windows
 
-REACH = 8  # cells of z that a pixel's code or picture depends on, on each side, in the VAE and h_a
 MAX_STEPS = 50
 OUT_OF_MEMORY = "out of memory. A smaller --tile, or a smaller photo, needs less."
 
@@ -150,11 +149,11 @@ class Codec:
     def _analyse(self, rgb: NDArray[np.uint8], tile: int | None) -> NDArray[np.float32]:
         """uint8 [H, W, 3] -> z float32 [M, h, w], in float32 on every device."""
         height, width = rgb.shape[:2]
-        stride = self.model.stride
+        stride, reach = self.model.stride, self.model.reach
         rows, columns = -(-height // stride), -(-width // stride)
         z = np.empty((self.model.config.M, rows, columns), np.float32)
         with _exact_float32(self.device):
-            for window in windows(rows, columns, tile_cells(tile, width, height, stride), REACH):
+            for window in windows(rows, columns, tile_cells(tile, width, height, stride), reach):
                 pixels = rgb[scaled(window.outer, stride)]
                 x = torch.from_numpy(pixels.copy()).to(self.device)
                 x = x.permute(2, 0, 1)[None].float().div_(255)  # [1, 3, H, W], channels last
@@ -186,7 +185,7 @@ class Codec:
         rgb = np.empty((rows * stride, columns * stride, 3), np.uint8)
         side = tile_cells(options.tile, width, height, stride)
         texture = options.realism if options.steps > 1 else 0.0
-        for window in windows(rows, columns, side, REACH):
+        for window in windows(rows, columns, side, self.model.reach):
             part = y_hat[(..., *window.outer)]
             size = (part.shape[2] * stride, part.shape[3] * stride)
             x_hat = self.model.reconstruct(part, size, texture)

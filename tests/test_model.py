@@ -87,6 +87,31 @@ def test_several_steps_in_the_factory(x: torch.Tensor) -> None:
     assert model.decompress(packed["strings"], packed["shape"])["x_hat"].shape == (1, 3, 64, 112)
 
 
+@pytest.mark.parametrize("depths", [((3, 4), (4, 4)), ((5, 4), (7, 4)), ((1, 1), (2, 1))])
+def test_nothing_matters_beyond_the_reach(depths: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    """What tiles overlap by: a change at the left edge moves nothing further away than that."""
+    torch.manual_seed(0)
+    config = ModelConfig(N=8, M=8, encoder_depths=depths[0], decoder_depths=depths[1])
+    model = BkSdmCompression(config)
+    for parameter in model.parameters():  # no branch is zero any more
+        torch.nn.init.normal_(parameter, std=0.3)
+    reach = model.reach
+    x = torch.rand(1, 3, 32, 16 * (2 * reach + 4))
+    other = x.clone()
+    other[..., :16] = 1 - other[..., :16]
+    y_hat = torch.rand(1, 8, 2, 2 * reach + 4)
+    changed = y_hat.clone()
+    changed[..., :1] += 1
+    size = (32, x.shape[-1])
+    with torch.no_grad():
+        moved = (model.analyse(x)[1] != model.analyse(other)[1]).any(dim=2)[0].any(dim=0)
+        pictures = [model.reconstruct(y, size, 1.0) for y in (y_hat, changed)]
+    seen = (pictures[0] != pictures[1]).any(dim=2)[0].any(dim=0).reshape(-1, 16).any(dim=1)
+    for reached in (moved, seen):
+        last = int(reached.nonzero().max())
+        assert 0 < last <= reach
+
+
 @pytest.mark.parametrize("flags", [(True, True), (True, False), (False, True)])
 def test_pretrained_parts_are_refused_clearly(flags: tuple[bool, bool]) -> None:
     with pytest.raises(UnsupportedError, match="not supported yet"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,9 +16,9 @@ from bkcodec.context import ContextPrior
 from bkcodec.entropy import SymbolCoder, Tables
 from bkcodec.models.blocks import QualityEmbedding
 from bkcodec.models.diffusion import BETA_SCHEDULES, denoise, make_scheduler
-from bkcodec.models.hyperprior import HyperDecoder, HyperEncoder, Quantiser
+from bkcodec.models.hyperprior import HYPER_DEPTH, HyperDecoder, HyperEncoder, Quantiser
 from bkcodec.models.unet import DenoisingUNet
-from bkcodec.models.vae import Vae
+from bkcodec.models.vae import TEXTURE_DEPTH, Vae
 
 MAX_DEPTH = 64  # of a row of residual blocks
 
@@ -96,6 +97,18 @@ class BkSdmCompression(nn.Module):
     def stride(self) -> int:
         """Pixels a cell of z."""
         return self.vae.encoder.stride
+
+    @property
+    def reach(self) -> int:
+        """Cells of z on each side that matter for a cell's code, or a cell's picture.
+
+        One for each 3x3 window at 1/16, half of one for each at 1/8, in the encoder and h_a or in
+        the decoder. (The U-Net sees all of a picture at once.)
+        """
+        c = self.config
+        encoder = c.encoder_depths[1] + c.encoder_depths[0] / 2 + HYPER_DEPTH
+        decoder = c.decoder_depths[1] + (c.decoder_depths[0] + TEXTURE_DEPTH) / 2
+        return math.ceil(max(encoder, decoder))
 
     def analyse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """X [B, 3, H, W] in 0..1, any size -> y, z [B, M, ceil(H/16), ceil(W/16)]."""

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from bkcodec.models.blocks import Stack, in_float32, interpolate_rows, zero_
 
+HYPER_DEPTH = 2  # residual blocks of each of the two networks
+
 
 class HyperEncoder(nn.Module):
     """h_a: y [B, latent, h, w] -> z [B, M, h, w].
@@ -14,7 +16,7 @@ class HyperEncoder(nn.Module):
     The linear path starts as the identity on the first M latents, the residual at zero.
     """
 
-    def __init__(self, latent: int, channels: int, width: int, depth: int = 2) -> None:
+    def __init__(self, latent: int, channels: int, width: int, depth: int = HYPER_DEPTH) -> None:
         super().__init__()
         self.linear = nn.Conv2d(latent, channels, 1)
         self.stem = nn.Conv2d(latent, width, 1)
@@ -33,7 +35,7 @@ class HyperDecoder(nn.Module):
     The log scale is that of (y - mean) / y_std, natural logarithm, clipped to -6..2.
     """
 
-    def __init__(self, latent: int, channels: int, width: int, depth: int = 2) -> None:
+    def __init__(self, latent: int, channels: int, width: int, depth: int = HYPER_DEPTH) -> None:
         super().__init__()
         self.linear = nn.Conv2d(channels, latent, 1)
         self.stem = nn.Conv2d(channels, width, 1)
