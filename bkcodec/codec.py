@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -87,6 +88,7 @@ class Codec:
         alpha = alpha_to_png(picture.alpha) if picture.alpha is not None else None
         blocks = {k: getattr(picture, k) for k in ("icc", "exif", "xmp") if k not in options.strip}
 
+        @cache
         def at(level: int) -> Encoded:
             coder = self.bundle.prior.level(level)
             string, symbols = _guard_memory(lambda: coder.encode(self._quantise(z, level)))

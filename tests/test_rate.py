@@ -1,0 +1,43 @@
+"""The search for a size: right for any sizes that grow, and quick for likely ones."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bkcodec.config import LEVELS
+from bkcodec.errors import TargetError
+from bkcodec.rate import largest_level
+
+GROWTH = st.lists(st.integers(0, 3000), min_size=LEVELS, max_size=LEVELS)
+
+
+@given(GROWTH, st.integers(1, 300), st.integers(-5, 400_000))
+def test_the_largest_level_that_fits(growth: list[int], smallest: int, limit: int) -> None:
+    sizes = [smallest + sum(growth[1 : level + 1]) for level in range(LEVELS)]
+    tried: list[int] = []
+
+    def size_of(level: int) -> int:
+        tried.append(level)
+        return sizes[level]
+
+    fitting = [level for level, size in enumerate(sizes) if size <= limit]
+    if fitting:
+        assert largest_level(size_of, limit) == (fitting[-1], sizes[fitting[-1]])
+    else:
+        with pytest.raises(TargetError, match=f"smallest file has {smallest} bytes"):
+            largest_level(size_of, limit)
+    assert len(tried) == len(set(tried)) <= 14
+
+
+@pytest.mark.parametrize("limit", [1000, 2500, 6000, 20_000, 45_000, 65_000])
+def test_a_likely_curve_takes_few_tries(limit: int) -> None:
+    tried = []
+
+    def size_of(level: int) -> int:  # about that of lite on a photo of 768 x 512
+        tried.append(level)
+        return int(900 * 2 ** (6.2 * (level / 200) ** 0.93))
+
+    largest_level(size_of, limit)
+    assert len(tried) <= 6
