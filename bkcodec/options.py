@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from bkcodec.config import quality_to_level
+
 SIZE_UNITS = {"": 1, "k": 1000, "M": 1_000_000}
 MIN_TILE = 64  # pixels
 MAX_PAIR = 64
@@ -52,8 +54,11 @@ def qualities(text: str) -> list[float]:
         found = sorted(float(word) for word in text.split(","))
     except ValueError as error:
         raise click.BadParameter(f"{text!r} is not a list of numbers") from error
-    if not all(0 <= q <= 100 for q in found) or len(set(found)) < len(found):
-        raise click.BadParameter(f"{text!r} is not a list of different qualities in 0..100")
+    levels = {quality_to_level(q) for q in found if 0 <= q <= 100}
+    if len(levels) < len(found):
+        raise click.BadParameter(
+            f"{text!r} is not a list of qualities in 0..100, half a step apart at least"
+        )
     return found
 
 

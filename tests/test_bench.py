@@ -168,6 +168,22 @@ def test_an_interrupted_benchmark_goes_on(
         (dataset / "extra.png").unlink()
 
 
+def test_an_interrupt_ends_it_at_once(dataset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    command = [sys.executable, "-m", "bkcodec", "bench", dataset, "-o", folder, "-q", "50",
+               "--peers", "none", "--repetitions", "100", "-j", "2"]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (folder / "run.json").exists():
+        time.sleep(0.01)
+    time.sleep(1)  # the workers are starting
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and b"interrupted" in err
+    assert time.monotonic() - began < 5
+
+
 def lines(folder: Path) -> list[str]:
     path = folder / CELLS
     return path.read_text().splitlines() if path.exists() else []
@@ -183,11 +199,16 @@ def lines(folder: Path) -> list[str]:
         (("a.png", "--metrics", "lpips-sq"), 2, "--lpips FILE"),
         (("a.png", "--metrics", "ssimulacra2"), 5, "on PATH"),
         (("a.png", "--metrics", "vmaf"), 2, "unknown metric"),
-        (("a.png", "--save-samples"), 2, "need -o"),
-        (("a.png", "-q", "10,10"), 2, "different qualities"),
+        (("a.png", "--save-samples"), 2, "--save-samples needs -o"),
+        (("a.png", "--overlay", "broken.jpg"), 2, "--overlay needs -o"),
+        (("a.png", "--peers", "none,jpeg"), 2, "none stands alone"),
+        (("a.png", "-o", "new", "--resume"), 3, "no benchmark to resume"),
+        (("a.png", "-q", "10,10.1"), 2, "half a step apart"),
+        (("a.png", "-m", "lite", "-m", "lite"), 2, "two codecs are called lite"),
+        (("a.png", "-q", "10,10"), 2, "half a step apart"),
         (("a.png", "-m", "nothing"), 5, "unknown bundle"),
         (("broken.jpg",), 3, "no readable photo"),
-        (("a.png", "--overlay", "broken.jpg"), 3, "CompressAI's schema"),
+        (("a.png", "-o", "new", "--overlay", "broken.jpg"), 3, "CompressAI's schema"),
     ],
 )
 def test_what_cannot_be_is_one_clear_line(

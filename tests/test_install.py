@@ -31,8 +31,7 @@ def test_a_plain_install_encodes_and_decodes(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "lake.png") as image:
         assert image.size == (768, 512)
-    done = subprocess.run(
-        [bkcodec, "train", "-o", "x"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 5 and "bkcodec[train]" in done.stderr
+    for command, extra in (("train", ["-o", "x"]), ("bench", ["lake.png"])):
+        done = subprocess.run([bkcodec, command, *extra], cwd=tmp_path, capture_output=True)
+        assert done.returncode == 5 and f"bkcodec[{command}]".encode() in done.stderr
     assert sys.prefix != str(tmp_path / "env")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bkcodec.errors import InputError
+from bkcodec.files import write_whole
 
 CELLS = "cells.jsonl"  # in the output folder: one line a finished cell, what --resume reads
 
@@ -21,10 +22,11 @@ class Cell:
         codec, quality, image: which.
         width, height: of the picture in pixels.
         n_bytes: size of the file on disk; None where there is none (the ceiling).
-        metrics: values by metric; None where one is not defined.
+        metrics: values by metric; None where one is not defined, or could not be measured.
         encode_seconds, decode_seconds: medians.
         bugs: "decode", "size" or "symbols": what the decoder got wrong.
         error: why there are no figures.
+        unmeasured: metrics that failed, and why; no fault of the codec.
     """
 
     codec: str
@@ -38,6 +40,7 @@ class Cell:
     decode_seconds: float | None = None
     bugs: list[str] = field(default_factory=list)
     error: str | None = None
+    unmeasured: dict[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, float, str]:
@@ -46,8 +49,14 @@ class Cell:
 
     @property
     def failed(self) -> bool:
-        """Whether something went wrong."""
+        """Whether the codec failed."""
         return self.error is not None or bool(self.bugs)
+
+    @property
+    def trouble(self) -> str:
+        """What went wrong, for people; "" if nothing."""
+        parts = [self.error] if self.error else [f"bug: {bug}" for bug in self.bugs]
+        return "; ".join([*parts, *(f"{k}: {v}" for k, v in self.unmeasured.items())])
 
     @property
     def bpp(self) -> float | None:
@@ -63,11 +72,11 @@ class Cell:
 def append(folder: Path, cell: Cell) -> None:
     """Enter a finished cell; a kill loses at most the line being written."""
     with (folder / CELLS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(cell)) + "\n")
+        file.write(_line(cell))
 
 
 def read(folder: Path) -> list[Cell]:
-    """The finished cells of an earlier run; a torn last line is left out.
+    """The finished cells of earlier runs, the newest of each; a torn last line is left out.
 
     Raises:
         InputError: a line in the middle that is not a cell.
@@ -87,6 +96,9 @@ def read(folder: Path) -> list[Cell]:
 
 
 def rewrite(folder: Path, cells: Iterable[Cell]) -> None:
-    """Start the file again with these cells, for what follows."""
-    text = "".join(json.dumps(asdict(cell)) + "\n" for cell in cells)
-    (folder / CELLS).write_text(text, "utf-8")
+    """Write the file again with these cells, without a torn line."""
+    write_whole(folder / CELLS, "".join(map(_line, cells)).encode(), force=True)
+
+
+def _line(cell: Cell) -> str:
+    return json.dumps(asdict(cell)) + "\n"

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from bkcodec.bench.candidates import Candidate
+from bkcodec.bench.candidates import PILLOW, Candidate
 
 Digest = str | None  # SHA-256 of the symbols, where a codec lets us see them
 
@@ -17,14 +17,14 @@ Digest = str | None  # SHA-256 of the symbols, where a codec lets us see them
 class Coder(Protocol):
     """What a worker runs."""
 
-    def encode(self, image: Image.Image, quality: float) -> bytes:
-        """An RGB picture -> the bytes of a file."""
+    def encode(self, image: Image.Image, quality: float) -> tuple[bytes, Digest]:
+        """An RGB picture -> the bytes of a file, and the symbols in it."""
 
     def decode(self, data: bytes, quality: float) -> Image.Image:
         """The bytes of a file -> an RGB picture."""
 
-    def digest(self, data: bytes, image: Image.Image | None, quality: float) -> Digest:
-        """Of the symbols: as the encoder chose them for ``image``, or as decoded without it."""
+    def digest(self, data: bytes) -> Digest:
+        """The symbols that a file decodes to."""
 
 
 def open_coder(candidate: Candidate) -> Coder | Ceiling:
@@ -44,33 +44,31 @@ class BundleCoder:
 
         self.codec = Codec(candidate.source, candidate.device)
 
-    def encode(self, image: Image.Image, quality: float) -> bytes:
+    def encode(self, image: Image.Image, quality: float) -> tuple[bytes, Digest]:
         """See ``Coder``."""
-        return self.codec.encode(image, self._options(quality))
+        from bkcodec.config import EncodeOptions
+        from bkcodec.imageio import picture_from_image
+
+        options = EncodeOptions(quality=quality)
+        encoded = self.codec.encode_picture(picture_from_image(image), options)
+        return encoded.data, _digest(encoded.symbols)
 
     def decode(self, data: bytes, quality: float) -> Image.Image:
         """See ``Coder``; the file says its quality itself."""
         del quality
         return self.codec.decode(data)
 
-    def digest(self, data: bytes, image: Image.Image | None, quality: float) -> Digest:
+    def digest(self, data: bytes) -> Digest:
         """See ``Coder``."""
         from bkcodec.container import container_from_bytes
-        from bkcodec.imageio import picture_from_image
 
-        if image is not None:
-            picture = picture_from_image(image)
-            symbols = self.codec.encode_picture(picture, self._options(quality)).symbols
-        else:
-            container = container_from_bytes(data)
-            coder = self.codec.bundle.prior.level(container.level)
-            symbols = coder.decode(container.z, *container.z_shape)
-        return hashlib.sha256(symbols.astype("<i2").tobytes()).hexdigest()
+        container = container_from_bytes(data)
+        coder = self.codec.bundle.prior.level(container.level)
+        return _digest(coder.decode(container.z, *container.z_shape))
 
-    def _options(self, quality: float) -> Any:
-        from bkcodec.config import EncodeOptions
 
-        return EncodeOptions(quality=quality)
+def _digest(symbols: Any) -> str:
+    return hashlib.sha256(symbols.astype("<i2").tobytes()).hexdigest()
 
 
 class Ceiling:
@@ -80,87 +78,109 @@ class Ceiling:
         self.codec = BundleCoder(candidate).codec
 
     def pass_through(self, image: Image.Image) -> Image.Image:
-        """An RGB picture -> encoder -> y -> decoder -> RGB picture."""
+        """An RGB picture -> encoder -> y -> decoder -> RGB picture, in tiles as ``Codec`` does."""
         import torch
 
-        model = self.codec.model
+        from bkcodec.tiling import scaled, tile_cells, windows
+
+        model, stride = self.codec.model, self.codec.model.stride
+        x = model.pad(image_to_tensor(image))
+        out = torch.empty_like(x)
+        rows, columns = x.shape[2] // stride, x.shape[3] // stride
+        side = tile_cells(None, image.width, image.height, stride)
         with torch.inference_mode():
-            x = image_to_tensor(image).to(self.codec.device)
-            y, _ = model.analyse(x)
-            x_hat = model.reconstruct(y / model.y_std, (image.height, image.width))
-        return tensor_to_image(x_hat)
+            for window in windows(rows, columns, side, 2 * model.reach):
+                part = x[(..., *scaled(window.outer, stride))].to(self.codec.device)
+                y = model.vae.encoder(part) / model.y_std
+                x_hat = model.reconstruct(y, (part.shape[2], part.shape[3])).cpu()
+                inner = x_hat[(..., *scaled(window.inner, stride))]
+                out[(..., *scaled(window.core, stride))] = inner
+        return tensor_to_image(out[..., : image.height, : image.width])
 
 
 class PillowCoder:
     """A format that Pillow reads and writes."""
 
     def __init__(self, candidate: Candidate) -> None:
-        if candidate.source == "JXL":
+        self.format, self.settings = PILLOW[candidate.source].name, dict(candidate.settings)
+        if self.format == "JXL":
             import pillow_jxl  # noqa: F401 (registers the format)
-        self.format, self.settings = candidate.source, candidate.settings
+        if self.format == "AVIF" and candidate.threads:
+            self.settings["max_threads"] = candidate.threads
 
-    def encode(self, image: Image.Image, quality: float) -> bytes:
+    def encode(self, image: Image.Image, quality: float) -> tuple[bytes, Digest]:
         """See ``Coder``; the quality of JPEG 2000 is a rate in bits a pixel."""
         out = io.BytesIO()
         if self.format == "JPEG2000":
             image.save(out, self.format, quality_layers=[24 / quality], **self.settings)
         else:
             image.save(out, self.format, quality=int(quality), **self.settings)
-        return out.getvalue()
+        return out.getvalue(), None
 
     def decode(self, data: bytes, quality: float) -> Image.Image:
         """See ``Coder``."""
         del quality
         return Image.open(io.BytesIO(data), formats=[self.format]).convert("RGB")
 
-    def digest(self, data: bytes, image: Image.Image | None, quality: float) -> Digest:
+    def digest(self, data: bytes) -> Digest:
         """See ``Coder``; Pillow does not show symbols."""
-        del data, image, quality
+        del data
         return None
 
 
 class ZooCoder:
-    """A pretrained model of CompressAI; its file is sizes and strings, one after the other."""
+    """A pretrained model of CompressAI; its file is sizes and strings, one after the other.
+
+    Loading means the model of the lowest quality; those of the others come when they are needed.
+    """
 
     def __init__(self, candidate: Candidate) -> None:
+        self.candidate = candidate
+        self._loaded: tuple[float, Any] = (-1.0, None)
+        self.model(candidate.qualities[0])
+
+    def model(self, quality: float) -> Any:
+        """The network of one quality; only the last one is kept."""
         from compressai.zoo import image_models
 
-        self.device, self.models = candidate.device, {}
-        for quality in candidate.qualities:
-            model = image_models[candidate.source](
-                int(quality), metric=candidate.settings["metric"], pretrained=True, progress=False
+        if self._loaded[0] != quality:
+            c = self.candidate
+            network = image_models[c.source](
+                int(quality), metric=c.settings["metric"], pretrained=True, progress=False
             )
-            self.models[quality] = model.eval().to(self.device)
+            self._loaded = (quality, network.eval().to(c.device))
+        return self._loaded[1]
 
-    def encode(self, image: Image.Image, quality: float) -> bytes:
+    def encode(self, image: Image.Image, quality: float) -> tuple[bytes, Digest]:
         """See ``Coder``: width, height, shape of z, and each string with its length."""
         import torch
         import torch.nn.functional as F  # noqa: N812
 
-        x = image_to_tensor(image).to(self.device)
+        x = image_to_tensor(image).to(self.candidate.device)
         x = F.pad(x, (0, -image.width % 64, 0, -image.height % 64), mode="replicate")
         with torch.inference_mode():
-            out = self.models[quality].compress(x)
-        head = struct.pack("<4H", image.width, image.height, *out["shape"])
-        return head + b"".join(struct.pack("<I", len(s[0])) + s[0] for s in out["strings"])
+            out = self.model(quality).compress(x)
+        head = struct.pack("<2I2H", image.width, image.height, *out["shape"])
+        strings = [struct.pack("<I", len(s[0])) + s[0] for s in out["strings"]]
+        return head + b"".join(strings), None
 
     def decode(self, data: bytes, quality: float) -> Image.Image:
         """See ``Coder``."""
         import torch
 
-        width, height, *shape = struct.unpack_from("<4H", data)
-        strings, position = [], 8
+        width, height, *shape = struct.unpack_from("<2I2H", data)
+        strings, position = [], struct.calcsize("<2I2H")
         while position < len(data):
             (n,) = struct.unpack_from("<I", data, position)
             strings.append([data[position + 4 : position + 4 + n]])
             position += 4 + n
         with torch.inference_mode():
-            out = self.models[quality].decompress(strings, tuple(shape))
+            out = self.model(quality).decompress(strings, tuple(shape))
         return tensor_to_image(out["x_hat"][..., :height, :width])
 
-    def digest(self, data: bytes, image: Image.Image | None, quality: float) -> Digest:
+    def digest(self, data: bytes) -> Digest:
         """See ``Coder``; not looked at."""
-        del data, image, quality
+        del data
         return None
 
 

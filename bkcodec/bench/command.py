@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +21,13 @@ from bkcodec.options import names, qualities
 if TYPE_CHECKING:
     from bkcodec.bench.cells import Cell
     from bkcodec.bench.outcome import Outcome
+    from bkcodec.bench.published import Curve
     from bkcodec.bench.run import Bench
 
 FILE = click.Path(path_type=Path)
-PEERS = ("jpeg", "webp", "avif", "jxl", "jpeg2000")
-NONE = "none"
 REPORT = "report.html"
-MAX_OVERLAYS = 20
+PACKAGES = ("bjontegaard", "jinja2", "matplotlib", "pytorch_msssim", "torchvision")
+MAX_LINES = 20  # of failures that are printed one by one
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -89,7 +91,7 @@ MAX_OVERLAYS = 20
     type=click.IntRange(1, 100),
     default=3,
     show_default=True,
-    help="Of each timing, of which the median counts; after a second no more.",
+    help="Of each timing, of which the median counts; fewer where one takes long.",
 )
 @click.option(
     "-j",
@@ -122,55 +124,56 @@ def bench(dataset: Path, **given: Any) -> None:  # fmt: skip
 
     Every picture is written to a file, and decoded by another process.
     """
-    if given["output"] is None and (given["save_samples"] or given["resume"]):
-        raise UsageError("--save-samples and --resume need -o")
     folder: Path | None = given["output"]
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: not a folder")
+    for name, flag in (("save_samples", "--save-samples"), ("resume", "--resume"),
+                       ("overlays", "--overlay")):  # fmt: skip
+        if folder is None and given[name]:
+            raise UsageError(f"{flag} needs -o")
     with _extra(), tempfile.TemporaryDirectory(prefix="bkcodec-bench-") as temporary:
+        for package in PACKAGES:  # missing ones are to be found before anything is measured
+            importlib.import_module(package)
         plan = _plan(dataset, given, Path(temporary))
-        outcome = _measure(plan, dataset, given)
+        overlays = _overlays(given["overlays"], {c.name for c in plan.candidates})
+        outcome = _measure(plan, dataset, given, overlays)
         if folder is not None:
             _write(outcome, plan, folder)
     if given["as_json"]:
-        click.echo(json.dumps(outcome.detailed()))
+        click.echo(json.dumps(outcome.detailed(), allow_nan=False))
     else:
         from bkcodec.bench.tables import show
 
         show(outcome)
     for name, why in outcome.dataset.skipped:
         click.echo(f"bkcodec: skipped {printable(name)}: {printable(why)}", err=True)
-    failed = [cell for cell in outcome.cells if cell.failed]
-    for cell in failed[:20]:
-        what = cell.error or ", ".join(cell.bugs)
-        text = f"{cell.codec} q {cell.quality:g}, {cell.image}: {what}"
+    troubled = [cell for cell in outcome.cells if cell.trouble]
+    for cell in troubled[:MAX_LINES]:
+        text = f"{cell.codec} q {cell.quality:g}, {cell.image}: {cell.trouble}"
         click.echo(f"bkcodec: error: {printable(text)}", err=True)
-    if failed:
-        raise BkcError(f"{len(failed)} of {len(outcome.cells)} cells failed")
+    if troubled:
+        raise BkcError(f"{len(troubled)} of {len(outcome.cells)} cells failed")
 
 
 def _plan(dataset: Path, given: dict[str, Any], temporary: Path) -> Bench:
-    from importlib.util import find_spec
-
+    """Everything that can be refused is refused here, before the output folder is made."""
     from bkcodec.backbone import pick_device
     from bkcodec.bench import candidates, run
     from bkcodec.bench.dataset import prepare
     from bkcodec.bench.metrics import find_metrics
     from bkcodec.bench.pictures import PictureStore
 
-    device = pick_device(given["device"]).type
-    wanted = given["peers"]
-    if wanted is None:
-        wanted = [name for name in PEERS if name != "jxl" or find_spec("pillow_jxl")]
-    codecs = candidates.bundles(
-        given["models"], given["ladder"] or candidates.DEFAULT_QUALITIES, device
-    ) + candidates.peers([name for name in wanted if name != NONE], given["avif_speed"])
-    metrics = find_metrics(given["metrics"], given["lpips"])
-    folder = given["output"]
+    folder: Path | None = given["output"]
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        if (folder / run.RUN).exists() != given["resume"]:
-            raise run.in_the_way(folder, given["resume"])
+        run.check_folder(folder, given["resume"])
+    device = pick_device(given["device"]).type
+    wanted = given["peers"] if given["peers"] is not None else candidates.default_peers()
+    ladder = given["ladder"] or candidates.DEFAULT_QUALITIES
+    codecs = candidates.bundles(given["models"], ladder, device)
+    codecs += candidates.peers(wanted, given["avif_speed"], device)
+    names = [codec.name for codec in codecs]
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise UsageError(f"two codecs are called {', '.join(twice)}; rename the bundle's file")
+    metrics = find_metrics(given["metrics"], given["lpips"])
     photos = prepare(dataset, temporary)
     pictures = None
     if folder is not None:
@@ -179,19 +182,26 @@ def _plan(dataset: Path, given: dict[str, Any], temporary: Path) -> Bench:
                      given["jobs"], given["save_samples"])  # fmt: skip
 
 
-def _measure(plan: Bench, dataset: Path, given: dict[str, Any]) -> Outcome:
+def _overlays(paths: tuple[Path, ...], taken: set[str]) -> list[Curve]:
+    """Published curves, with names that no measured codec has."""
+    from bkcodec.bench.published import distinct, read_curves
+
+    curves = distinct([read_curves(path) for path in paths])
+    return [replace(c, name=f"{c.name} ({c.source})") if c.name in taken else c for c in curves]
+
+
+def _measure(plan: Bench, dataset: Path, given: dict[str, Any], overlays: list[Curve]) -> Outcome:
     from bkcodec.bench import run, summary
     from bkcodec.bench.outcome import Outcome
-    from bkcodec.bench.published import read_curves
 
-    overlays = [curve for path in given["overlays"] for curve in read_curves(path)][:MAX_OVERLAYS]
     with _progress(len(plan.cells())) as report:
         cells, statistics = run.run(plan, given["resume"], report)
     points = summary.points(cells, plan.candidates)
     tested = [c.name for c in plan.candidates if c.kind == "bundle"]
-    anchors = [c.name for c in plan.candidates if c.kind in ("pillow", "zoo")]
+    anchors = [c.name for c in plan.candidates if c.kind != "ceiling"]
     rates = summary.bd_rates(points, tested, anchors, plan.metrics)
-    settings = {"repetitions": plan.repetitions, "jobs": plan.n_jobs, "device": given["device"]}
+    device = plan.candidates[0].device
+    settings = {"repetitions": plan.repetitions, "jobs": plan.n_jobs, "device": device}
     return Outcome(dataset.resolve().name, plan.dataset, plan.candidates, plan.metrics, cells,
                    points, rates, statistics, overlays, settings)  # fmt: skip
 

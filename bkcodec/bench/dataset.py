@@ -12,17 +12,20 @@ from bkcodec.errors import BkcError, InputError
 from bkcodec.files import IMAGE_SUFFIXES
 from bkcodec.imageio import open_image, picture_from_image
 
+RUN = "run.json"  # marks the output folder of a benchmark
+
 
 @dataclass(frozen=True, slots=True)
 class Photo:
     """One picture.
 
     Attributes:
-        name: its path below the dataset's folder.
+        name: its path below the dataset's folder; what is no text in it
+            is written as backslash escapes.
         path: PNG of its RGB pixels, upright, without metadata: what every codec gets.
         width, height: in pixels.
         digest: SHA-256 of the pixels.
-        note: what was left out of the file, or "".
+        note: what of the file the codecs do not get, or "".
     """
 
     name: str
@@ -51,12 +54,18 @@ def prepare(source: Path, folder: Path) -> Dataset:
         raise InputError(f"{source}: no such file or folder")
     root = source if source.is_dir() else source.parent
     files = sorted(source.rglob("*")) if source.is_dir() else [source]
-    files = [f for f in files if f.is_file() and f.suffix.lower() in IMAGE_SUFFIXES]
+    # A benchmark's own output may lie below: its pictures are no photos.
+    outputs = {f.parent for f in files if f.name == RUN}
+    files = [
+        f for f in files
+        if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file() and outputs.isdisjoint(f.parents)
+    ]  # fmt: skip
     photos: list[Photo] = []
     skipped: list[tuple[str, str]] = []
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
-        name = file.relative_to(root).as_posix()
+        path = file.relative_to(root).as_posix()
+        name = path.encode("utf-8", "backslashreplace").decode()
         try:
             photos.append(_prepare_one(file, name, folder / f"{len(photos):04d}.png"))
         except (BkcError, OSError) as error:
@@ -72,6 +81,7 @@ def _prepare_one(file: Path, name: str, path: Path) -> Photo:
         picture = picture_from_image(open_image(stream))
     notes = ["greyscale"] if picture.greyscale else []
     notes += ["alpha left out"] if picture.alpha is not None else []
+    notes += ["ICC profile left out"] if picture.icc is not None else []
     Image.fromarray(picture.rgb).save(path, compress_level=1)
     width, height = picture.size
     digest = hashlib.sha256(picture.rgb.tobytes()).hexdigest()

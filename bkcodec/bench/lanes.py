@@ -6,10 +6,13 @@ import contextlib
 import json
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
 from bkcodec.bench.candidates import Candidate
+
+TIME_LIMIT = 1800.0  # seconds for one task; then its process is ended
 
 
 class Worker:
@@ -20,12 +23,16 @@ class Worker:
         self.load_seconds: float | None = None
         self.peaks: dict[str, int] = {}
         self._process: subprocess.Popen[str] | None = None
+        self._refusal: dict[str, Any] | None = None  # why it can do nothing
 
     def ask(self, **task: Any) -> dict[str, Any]:
         """Give a task; its answer has "error" if the task or the process failed."""
+        if self._refusal is not None:
+            return self._refusal
         if self._process is None:
             answer = self._start()
             if "error" in answer:
+                self._refusal = answer
                 self.close()
                 return answer
             self.load_seconds = answer["seconds"]
@@ -41,7 +48,8 @@ class Worker:
             process.stdout.close()
 
     def kill(self) -> None:
-        """End the process at once."""
+        """End the process at once; nothing is started any more."""
+        self._refusal = {"error": "interrupted"}
         if self._process is not None:
             self._process.kill()
 
@@ -56,11 +64,15 @@ class Worker:
     def _talk(self, message: dict[str, Any]) -> dict[str, Any]:
         process = self._process
         assert process is not None and process.stdin is not None and process.stdout is not None
+        deadline = threading.Timer(TIME_LIMIT, process.kill)
+        deadline.start()
         try:
             process.stdin.write(json.dumps(message) + "\n")
             line = process.stdout.readline()
         except BrokenPipeError:
             line = ""
+        finally:
+            deadline.cancel()
         if not line:
             self.close()
             return {"error": f"the process died (exit {process.returncode})"}
@@ -93,9 +105,9 @@ class Lane:
         self.decoder.kill()
 
 
-def statistics_of(lanes: list[Lane]) -> dict[str, float]:
-    """Load times and peaks in bytes of a codec's processes, the largest of each."""
-    found: dict[str, float] = {}
+def statistics_of(lanes: list[Lane], before: dict[str, float]) -> dict[str, float]:
+    """Load times and peaks in bytes of a codec's processes, the largest of each and ``before``."""
+    found = dict(before)
     for lane in lanes:
         for side, worker in (("encode", lane.encoder), ("decode", lane.decoder)):
             values: dict[str, float] = {f"{side}_{k}": v for k, v in worker.peaks.items()}

@@ -7,6 +7,7 @@ al. 2003; sides above 160 pixels), LPIPS with the user's weights, and SSIMULACRA
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import shutil
@@ -34,6 +35,7 @@ class Metric:
         name: key in results.
         label: for people.
         higher_is_better: which way.
+        identity: what must be equal for values to be comparable, beyond the name.
         measure: paths of two PNG files -> the value, None where it is not defined.
         digits: to show.
     """
@@ -43,6 +45,7 @@ class Metric:
     higher_is_better: bool
     measure: Measure
     digits: int
+    identity: str = ""
 
 
 def find_metrics(wanted: Sequence[str] | None, lpips: Sequence[Path]) -> list[Metric]:
@@ -53,6 +56,8 @@ def find_metrics(wanted: Sequence[str] | None, lpips: Sequence[Path]) -> list[Me
         UnsupportedError: a program that is not on PATH.
         InputError: a file without LPIPS weights.
     """
+    if wanted and lpips and not any(name.startswith("lpips") for name in wanted):
+        raise UsageError("--lpips does not apply: --metrics has no lpips")
     available = [
         Metric("psnr", "PSNR (RGB), dB", True, psnr, 2),
         Metric("psnr-y", "PSNR (luma), dB", True, psnr_luma, 2),
@@ -66,6 +71,9 @@ def find_metrics(wanted: Sequence[str] | None, lpips: Sequence[Path]) -> list[Me
             available.append(_external(name, program, higher, digits))
         elif wanted and name in wanted:
             raise UnsupportedError(f"metric {name} needs libjxl's program {program} on PATH")
+    names = [metric.name for metric in available]
+    if len(set(names)) < len(names):
+        raise UsageError("two files of LPIPS weights have the same backbone")
     if wanted is None:
         return available
     known = {metric.name: metric for metric in available}
@@ -125,7 +133,8 @@ def _lpips(path: Path) -> Metric:
         with torch.inference_mode():
             return float(distance(a, b))
 
-    return Metric(distance.label, distance.label.upper(), False, measure, 4)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Metric(distance.label, distance.label.upper(), False, measure, 4, digest)
 
 
 def _external(name: str, program: str, higher: bool, digits: int) -> Metric:

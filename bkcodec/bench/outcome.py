@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from bkcodec import __version__
 from bkcodec.bench.candidates import Candidate
 from bkcodec.bench.cells import Cell
 from bkcodec.bench.dataset import Dataset
+from bkcodec.bench.environment import environment
 from bkcodec.bench.metrics import Metric
 from bkcodec.bench.published import Curve
 from bkcodec.bench.summary import BdRate, Point, compressai_results
@@ -47,7 +46,7 @@ class Outcome:
     @property
     def n_failed(self) -> int:
         """Cells in which something went wrong."""
-        return sum(cell.failed for cell in self.cells)
+        return sum(bool(cell.trouble) for cell in self.cells)
 
     def results(self) -> dict[str, Any]:
         """CompressAI's schema of the first bundle; "codecs" has all codecs in this schema."""
@@ -80,14 +79,14 @@ class Outcome:
         out = io.StringIO()
         names = [m.name for m in self.metrics]
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["codec", "quality", "image", "width", "height", "bytes", "bpp", "ratio",
-                         *names, "encode_seconds", "decode_seconds", "bugs", "error"])  # fmt: skip
+        head = ["codec", "quality", "image", "width", "height", "bytes", "bpp", "ratio", *names]
+        writer.writerow([*head, "encode_seconds", "decode_seconds", "bugs", "trouble"])
         for cell in self.cells:
             row = cell.as_dict()
             writer.writerow([
                 cell.codec, f"{cell.quality:g}", cell.image, cell.width, cell.height, cell.n_bytes,
                 row["bpp"], row["ratio"], *(cell.metrics.get(name) for name in names),
-                cell.encode_seconds, cell.decode_seconds, " ".join(cell.bugs), cell.error,
+                cell.encode_seconds, cell.decode_seconds, " ".join(cell.bugs), cell.trouble,
             ])  # fmt: skip
         return out.getvalue()
 
@@ -99,19 +98,3 @@ class Outcome:
             "results.csv": self.csv(),
         }.items():
             write_whole(folder / name, text.encode(), force=True)
-
-
-def environment() -> dict[str, Any]:
-    """What the figures were measured on."""
-    from importlib.metadata import version
-
-    packages = {"bkcodec": __version__}
-    for name in ("torch", "numpy", "pillow", "constriction", "pillow-jxl-plugin"):
-        try:
-            packages[name] = version(name)
-        except ImportError:
-            continue
-    return {
-        "python": platform.python_version(), "system": platform.system(),
-        "machine": platform.machine(), "cores": os.cpu_count(), "packages": packages,
-    }  # fmt: skip

@@ -14,23 +14,24 @@ from bkcodec.bench.published import Curve
 from bkcodec.bench.summary import Point, curve
 from bkcodec.files import write_whole
 
-# Distinguishable with the common kinds of colour blindness (Okabe and Ito), bundles first.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
+# All at least 4.5:1 against white; marks differ too, for those who see colours otherwise.
+COLOURS = ("#0065ad", "#c04a00", "#007d5a", "#a34a80", "#8a6a00", "#5a4fcf", "#555555")
+MARKS = "os^Dv*P"
+MEASURED = "measured"  # the source of curves that are not published ones
 LABELS = {"psnr": "PSNR (RGB), dB", "psnr-y": "PSNR (luma), dB", "ms-ssim": "MS-SSIM (RGB), dB"}
 
 
 def measured(
     found: Sequence[Point], codecs: Sequence[str], metrics: Sequence[Metric]
 ) -> list[Curve]:
-    """The measured curves, one a codec."""
+    """The measured curves, one a codec and metric."""
     curves = []
     for codec in codecs:
-        by_metric = {m.name: curve(found, codec, m.name) for m in metrics}
-        rates = sorted({bpp for pairs in by_metric.values() for bpp, _ in pairs})
-        whole = {name: tuple(v for _, v in pairs) for name, pairs in by_metric.items()
-                 if pairs and len(pairs) == len(rates)}  # fmt: skip
-        if rates:
-            curves.append(Curve(codec, "measured", tuple(rates), whole))
+        for metric in metrics:
+            pairs = curve(found, codec, metric.name)
+            if pairs:
+                rates, values = zip(*pairs, strict=True)
+                curves.append(Curve(codec, MEASURED, rates, {metric.name: values}))
     return curves
 
 
@@ -47,7 +48,7 @@ def plot(curves: Sequence[Curve], metric: str, title: str, paths: Sequence[Path]
     FigureCanvasAgg(figure)
     axes: Any = figure.add_subplot()
     for index, one in enumerate(c for c in curves if metric in c.metrics):
-        style = "o-" if one.source == "measured" else "s--"
+        style = MARKS[index % len(MARKS)] + ("-" if one.source == MEASURED else "--")
         values = np.array(one.metrics[metric])
         if metric == "ms-ssim":
             values = -10 * np.log10(np.maximum(1e-6, 1 - values))
@@ -59,7 +60,8 @@ def plot(curves: Sequence[Curve], metric: str, title: str, paths: Sequence[Path]
     axes.set_ylabel(LABELS.get(metric, metric))
     axes.set_title(title)
     axes.grid(True, which="both", alpha=0.25)
-    axes.legend()
+    for text in (axes.title, *axes.legend().get_texts()):
+        text.set_parse_math(False)  # a dollar sign in a name is one
     for path in paths:
         kind, out = path.suffix[1:].lower(), io.BytesIO()
         # Without a date, the same figures give the same file.

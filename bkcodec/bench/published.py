@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -40,7 +41,8 @@ def read_curves(path: Path) -> list[Curve]:
     try:
         content = json.loads(path.read_text("utf-8"))
         entries = content.get("codecs", [content])
-        return [_curve(entry, path) for entry in entries]
+        curves = [_curve(entry, path) for entry in entries]
+        return [curve for curve in curves if curve.bpp]  # of a codec that failed, none
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: not results in CompressAI's schema ({type(error).__name__}: {error})"
@@ -51,8 +53,8 @@ def _curve(entry: dict[str, Any], path: Path) -> Curve:
     results = entry.get("results", entry)
     rates = [float(v) for v in results["bpp"]]
     order = sorted(range(len(rates)), key=rates.__getitem__)
-    if not rates or not all(0 < r < float("inf") for r in rates):
-        raise ValueError("no rates")
+    if not all(0 < r < math.inf for r in rates):
+        raise ValueError("rates must be above 0 and finite")
     known = {alias: name for name, aliases in KEYS.items() for alias in aliases}
     metrics: dict[str, tuple[float, ...]] = {}
     for key, values in results.items():
@@ -60,7 +62,7 @@ def _curve(entry: dict[str, Any], path: Path) -> Curve:
             continue
         if len(values) != len(rates):
             raise ValueError(f"{key} has {len(values)} values for {len(rates)} rates")
-        if all(isinstance(v, (int, float)) for v in values):
+        if all(isinstance(v, (int, float)) and math.isfinite(v) for v in values):
             metrics.setdefault(known.get(key, key), tuple(float(values[i]) for i in order))
     name, source = str(entry.get("name", path.stem)), f"{path.parent.name}/{path.name}"
     return Curve(name, source, tuple(rates[i] for i in order), metrics)

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bkcodec.bench.cells import Cell
-from bkcodec.bench.outcome import Outcome, environment
-from bkcodec.bench.pictures import BUDGET, NATIVE, PictureStore
-from bkcodec.bench.plots import COLOURS
+from bkcodec.bench.environment import environment
+from bkcodec.bench.outcome import Outcome
+from bkcodec.bench.pictures import BUDGET, LARGE, PictureStore, mime_of, shown_size
 from bkcodec.files import write_whole
 
 TEMPLATE = "report.html.j2"
@@ -27,49 +26,41 @@ def write_report(outcome: Outcome, pictures: PictureStore, path: Path) -> None:
     data = page_data(outcome, pictures)
     text = template.render(
         outcome=outcome, environment=environment(), data=as_script(data), shown=data["images"],
-        quality=pictures.quality, natives=", ".join(c.name for c in outcome.candidates
-                                                    if c.name in NATIVE),
+        natives=", ".join(c.name for c in outcome.candidates if mime_of(c)),
+        cropped=any(p.width * p.height > LARGE for p in pictures.photos),
     )  # fmt: skip
     write_whole(path, text.encode(), force=True)
 
 
 def page_data(outcome: Outcome, pictures: PictureStore) -> dict[str, Any]:
-    """What the page's script reads."""
+    """What the page's script reads; qualities are text there, so that they compare as written."""
     images: list[dict[str, Any]] = []
     room = BUDGET
     for photo in pictures.photos:
-        uris = {"": pictures.original_uri(photo)}
-        uris |= {
-            f"{c.codec} {c.quality:g}": uri for c in outcome.cells
-            if c.image == photo.name and (uri := pictures.uri(c)) is not None
-        }  # fmt: skip
-        room -= sum(map(len, uris.values()))
-        if room < 0 and images:
+        cells = [
+            {"codec": c.codec, "quality": f"{c.quality:g}", "bpp": c.bpp, "bytes": c.n_bytes,
+             "metrics": c.metrics, "trouble": c.trouble, "picture": uri}
+            for c in outcome.cells if c.image == photo.name and (uri := pictures.uri(c)) is not None
+        ]  # fmt: skip
+        original = pictures.original_uri(photo)
+        room -= len(original) + sum(len(str(cell["picture"])) for cell in cells)
+        if room < 0:
             break
-        images.append({"name": photo.name, "width": photo.width, "height": photo.height,
-                       "original": uris.pop(""), "pictures": uris})  # fmt: skip
-    shown = {image["name"] for image in images}
+        width, height = shown_size(photo.width, photo.height)
+        images.append({"name": photo.name, "width": width, "height": height,
+                       "original": original, "cells": cells})  # fmt: skip
     return {
-        "metrics": [{"name": m.name, "label": m.label, "higher": m.higher_is_better,
-                     "digits": m.digits} for m in outcome.metrics],
-        "codecs": [{"name": c.name, "kind": c.kind, "note": c.note, "native": c.name in NATIVE,
-                    "colour": COLOURS[i % len(COLOURS)]} for i, c in enumerate(outcome.candidates)],
-        "points": [{"codec": p.codec, "quality": p.quality, "bpp": p.bpp, "metrics": p.metrics}
-                   for p in outcome.points],
-        "overlays": [{"name": c.name, "bpp": c.bpp, "metrics": c.metrics,
-                      "colour": COLOURS[(len(outcome.candidates) + i) % len(COLOURS)]}
-                     for i, c in enumerate(outcome.overlays)],
-        "cells": [_cell(c) for c in outcome.cells if c.image in shown],
+        "metrics": [{"name": m.name, "label": m.label, "digits": m.digits}
+                    for m in outcome.metrics],
+        "codecs": [{"name": c.name, "kind": c.kind} for c in outcome.candidates],
+        "points": [{"codec": p.codec, "quality": f"{p.quality:g}", "rates": p.rates,
+                    "metrics": p.metrics} for p in outcome.points],
+        "overlays": [{"name": c.name, "bpp": c.bpp, "metrics": c.metrics}
+                     for c in outcome.overlays],
         "images": images,
     }  # fmt: skip
 
 
 def as_script(data: dict[str, Any]) -> str:
     """JSON that cannot end the script element it stands in."""
-    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _cell(cell: Cell) -> dict[str, Any]:
-    return {"codec": cell.codec, "quality": cell.quality, "image": cell.image, "bpp": cell.bpp,
-            "bytes": cell.n_bytes, "metrics": cell.metrics,
-            "failed": cell.error or " ".join(cell.bugs)}  # fmt: skip
+    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

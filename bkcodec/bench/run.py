@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -15,16 +16,18 @@ from typing import Any
 from PIL import Image
 
 from bkcodec.bench import cells as record
-from bkcodec.bench.candidates import SUFFIXES, Candidate
+from bkcodec.bench.candidates import PILLOW, Candidate
 from bkcodec.bench.cells import Cell
-from bkcodec.bench.dataset import Dataset, Photo
+from bkcodec.bench.dataset import RUN, Dataset, Photo
+from bkcodec.bench.environment import environment
 from bkcodec.bench.lanes import Lane, statistics_of
 from bkcodec.bench.metrics import Metric
 from bkcodec.bench.pictures import PictureStore
 from bkcodec.errors import InputError
 from bkcodec.files import write_whole
 
-RUN = "run.json"  # what the benchmark is of; --resume compares it
+SUFFIXES = {"bundle": ".bkc", "zoo": ".bin", "ceiling": ""}  # of files
+LONGEST = 80  # characters of a picture's name that its files' names keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ def run(
         The cells in order, and for each codec load times and memory peaks.
 
     Raises:
-        InputError: a run in the way, none to resume, or one of other pictures or codecs.
+        InputError: the run that is resumed was of other pictures, codecs or conditions.
     """
     finished, known = _begin(bench, resume)
     for cell in finished.values():
@@ -87,23 +90,17 @@ def run(
                     if bench.folder is not None:
                         record.append(bench.folder, cell)
                     report(cell)
-            except BaseException:
-                for lane in lanes:
-                    lane.kill()
-                raise
             finally:
                 for lane in lanes:
                     lane.close()
-            known[codec.name] = known.get(codec.name, {}) | statistics_of(lanes)
-            _remember(bench, known)
+                known[codec.name] = statistics_of(lanes, known.get(codec.name, {}))
+                _remember(bench, known)
     return [found[cell.key] for cell in bench.cells()], known
 
 
 def _share_of(codec: Candidate, n_jobs: int) -> Candidate:
-    """The codec with its share of the threads."""
-    import torch
-
-    return replace(codec, threads=max(1, torch.get_num_threads() // n_jobs))
+    """The codec with its share of the processors."""
+    return replace(codec, threads=max(1, (os.cpu_count() or 1) // n_jobs))
 
 
 def _measure_all(
@@ -126,8 +123,10 @@ def _measure_all(
         try:
             for future in as_completed(futures):
                 yield future.result()
-        except BaseException:
+        except BaseException:  # the pool waits for its threads, and these for the workers
             pool.shutdown(wait=False, cancel_futures=True)
+            for lane in lanes:
+                lane.kill()
             raise
 
 
@@ -138,20 +137,20 @@ def measure(bench: Bench, lane: Lane, cell: Cell, photo: Photo, temporary: Path)
     if bench.save_samples and bench.folder is not None:
         place = bench.folder / "samples" / slug(f"{codec.name}-q{cell.quality:g}")
         place.mkdir(parents=True, exist_ok=True)
-    stem = slug(photo.name) if bench.save_samples else slug(f"{cell.quality:g}-{photo.name}")
-    suffix = SUFFIXES.get(codec.name, ".bkc" if codec.kind == "bundle" else ".bin")
+    stem = slug(photo.name if place != temporary else f"{cell.quality!r}-{photo.name}")
+    suffix = PILLOW[codec.source].suffix if codec.kind == "pillow" else SUFFIXES[codec.kind]
     file, picture = place / f"{stem}{suffix}", place / f"{stem}.png"
     try:
         if codec.kind == "ceiling":
-            answer = lane.decoder.ask(image=str(photo.path), picture=str(picture))
+            answer = lane.decoder.ask(task="ceiling", image=str(photo.path), picture=str(picture))
             cell.error = answer.get("error")
         else:
             _code(bench, lane, cell, photo, file, picture)
-        if cell.error is None and "decode" not in cell.bugs:
+        if cell.error is None:
             _judge(bench, cell, photo, picture)
             if bench.pictures is not None:
                 bench.pictures.keep(cell, file if codec.kind == "pillow" else None, picture)
-    except Exception as error:  # of a metric, or a full disk: this cell's failure
+    except OSError as error:  # such as a full disk: this cell's failure
         cell.error = f"{type(error).__name__}: {error}"
     finally:
         if place == temporary:
@@ -167,7 +166,8 @@ def _code(bench: Bench, lane: Lane, cell: Cell, photo: Photo, file: Path, pictur
         cell.error = f"encoder: {coded['error']}"
         return
     cell.n_bytes, cell.encode_seconds = file.stat().st_size, coded["seconds"]
-    decoded = lane.decoder.ask(task="decode", picture=str(picture), **shared)
+    size = [photo.width, photo.height]
+    decoded = lane.decoder.ask(task="decode", picture=str(picture), size=size, **shared)
     if "error" in decoded:
         cell.bugs.append("decode")
         cell.error = f"decoder: {decoded['error']}"
@@ -182,21 +182,33 @@ def _judge(bench: Bench, cell: Cell, photo: Photo, picture: Path) -> None:
         if decoded.size != (photo.width, photo.height):
             cell.bugs.append("size")
             return
-    cell.metrics = {m.name: m.measure(photo.path, picture) for m in bench.metrics}
+    for metric in bench.metrics:
+        try:
+            cell.metrics[metric.name] = metric.measure(photo.path, picture)
+        except Exception as error:  # an outside program's, or too little memory
+            cell.metrics[metric.name] = None
+            cell.unmeasured[metric.name] = f"{type(error).__name__}: {error}"
 
 
 def slug(name: str) -> str:
-    """A name without separators, for a file; a digest keeps different names different."""
+    """A short name without separators, for a file; a digest keeps different names different."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "-._") else "_" for c in name)
-    if plain == name:
+    if plain == name and len(name) <= LONGEST:
         return plain
-    return f"{plain[-80:]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    return f"{plain[-LONGEST:]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
-def in_the_way(folder: Path, resume: bool) -> InputError:
-    """What is wrong with an output folder that has, or lacks, a benchmark."""
-    problem = "holds a benchmark already; --resume continues it"
-    return InputError(f"{folder}: {'no benchmark to resume here' if resume else problem}")
+def check_folder(folder: Path, resume: bool) -> None:
+    """Refuse an output folder that has, or lacks, a benchmark.
+
+    Raises:
+        InputError: one in the way, or none to resume.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: not a folder")
+    if (folder / RUN).exists() != resume:
+        problem = "holds a benchmark already; --resume continues it"
+        raise InputError(f"{folder}: {'no benchmark to resume here' if resume else problem}")
 
 
 def _begin(
@@ -206,39 +218,52 @@ def _begin(
     folder = bench.folder
     if folder is None:
         return {}, {}
-    if (folder / RUN).exists() != resume:
-        raise in_the_way(folder, resume)
     if not resume:
         _remember(bench, {})
         return {}, {}
     try:
         before = json.loads((folder / RUN).read_text("utf-8"))
-        images, codecs, known = before["images"], before["codecs"], before["statistics"]
+        known: dict[str, dict[str, float]] = before["statistics"]
+        images, codecs = before["images"], before["codecs"]
+        metrics, conditions = before["metrics"], before["conditions"]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{folder / RUN}: damaged ({error})") from error
     now = _description(bench)
     if images != now["images"]:
         raise InputError(f"{folder}: the benchmark was of other pictures")
-    for name, codec in now["codecs"].items():
-        if codecs.get(name, codec) != codec:
-            raise InputError(f"{folder}: {name} was another codec, or had other settings")
-    wanted = {cell.key for cell in bench.cells()}
+    if conditions != now["conditions"]:
+        difference = _first_difference(conditions, now["conditions"])
+        raise InputError(f"{folder}: measured in another way: {difference}")
+    kinds = (("codec", codecs, now["codecs"]), ("metric", metrics, now["metrics"]))
+    for kind, then, new in kinds:
+        for name, identity in new.items():
+            if then.get(name, identity) != identity:
+                raise InputError(f"{folder}: {name} was another {kind}, or had other settings")
+    every = record.read(folder)
+    record.rewrite(folder, every)
     names = {m.name for m in bench.metrics}
+    wanted = {cell.key for cell in bench.cells()}
     finished = {
-        cell.key: cell for cell in record.read(folder)
-        if cell.key in wanted and not cell.failed and names <= cell.metrics.keys()
+        cell.key: cell for cell in every
+        if cell.key in wanted and not cell.trouble and names <= cell.metrics.keys()
         and (bench.pictures is None or bench.pictures.has(cell))
     }  # fmt: skip
-    record.rewrite(folder, finished.values())
     return finished, known
 
 
+def _first_difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    key = next(k for k in {**before, **now} if before.get(k) != now.get(k))
+    return f"{key} was {before.get(key)}, is {now.get(key)}"
+
+
 def _description(bench: Bench) -> dict[str, Any]:
-    codecs = {}
-    for codec in bench.candidates:
-        codecs[codec.name] = {k: v for k, v in codec.as_dict().items()
-                              if k not in ("threads", "qualities")}  # fmt: skip
-    return {"images": {p.name: p.digest for p in bench.dataset.photos}, "codecs": codecs}
+    """What makes results comparable."""
+    return {
+        "images": {p.name: p.digest for p in bench.dataset.photos},
+        "codecs": {c.name: c.identity() for c in bench.candidates},
+        "metrics": {m.name: m.identity for m in bench.metrics},
+        "conditions": {"repetitions": bench.repetitions, "jobs": bench.n_jobs, **environment()},
+    }
 
 
 def _remember(bench: Bench, statistics: dict[str, dict[str, float]]) -> None:

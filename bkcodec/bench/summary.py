@@ -29,6 +29,7 @@ class Point:
         bugs: how often the decoder got what wrong.
         bpp: None for a ceiling.
         metrics: means, over the pictures where the metric is defined; None if it is nowhere.
+        rates: mean bpp over just these pictures, by metric.
         encode_seconds, decode_seconds: medians over the pictures.
     """
 
@@ -40,6 +41,7 @@ class Point:
     bpp: float | None
     ratio: float | None
     metrics: dict[str, float | None]
+    rates: dict[str, float | None]
     encode_seconds: float | None
     decode_seconds: float | None
 
@@ -80,10 +82,12 @@ def _point(codec: str, quality: float, cells: list[Cell]) -> Point:
         for bug in cell.bugs:
             bugs[bug] = bugs.get(bug, 0) + 1
     names = dict.fromkeys(name for cell in good for name in cell.metrics)
+    defined = {n: [c for c in good if c.metrics.get(n) is not None] for n in names}
     bpp = _mean([cell.bpp for cell in good])
     return Point(
         codec, quality, len(good), len(cells) - len(good), bugs, bpp, 24 / bpp if bpp else None,
-        {name: _mean([cell.metrics.get(name) for cell in good]) for name in names},
+        {name: _mean([cell.metrics[name] for cell in some]) for name, some in defined.items()},
+        {name: _mean([cell.bpp for cell in some]) for name, some in defined.items()},
         _median([cell.encode_seconds for cell in good]),
         _median([cell.decode_seconds for cell in good]),
     )  # fmt: skip
@@ -96,19 +100,21 @@ def bd_rates(
     """BD-rates of every tested bundle against every anchor for every metric."""
     rates = []
     for codec in tested:
-        for anchor in anchors:
+        for anchor in (name for name in anchors if name != codec):
             for metric in metrics:
                 curves = [curve(found, name, metric.name) for name in (anchor, codec)]
-                rates.append(bd_rate(codec, anchor, metric, *curves))
+                if any(p.n_failed for p in found if p.codec in (codec, anchor)):
+                    reason = "not all pictures were coded at all qualities"
+                    rates.append(BdRate(codec, anchor, metric.name, None, reason=reason))
+                else:
+                    rates.append(bd_rate(codec, anchor, metric, *curves))
     return rates
 
 
 def curve(found: Sequence[Point], codec: str, metric: str) -> list[tuple[float, float]]:
-    """(bpp, value) of a codec, by rising bpp."""
-    pairs = [
-        (p.bpp, p.metrics.get(metric)) for p in found if p.codec == codec and p.bpp is not None
-    ]
-    return sorted((bpp, value) for bpp, value in pairs if value is not None)
+    """(bpp, value) of a codec, by rising bpp; both over the pictures that have the metric."""
+    pairs = [(p.rates.get(metric), p.metrics.get(metric)) for p in found if p.codec == codec]
+    return sorted((r, value) for r, value in pairs if r is not None and value is not None)
 
 
 def bd_rate(
@@ -147,6 +153,8 @@ def compressai_results(
     names = {"psnr": "psnr-rgb", "ms-ssim": "ms-ssim-rgb"}
     results: dict[str, list[Any]] = {"q": [p.quality for p in own], "bpp": [p.bpp for p in own]}
     for metric in metrics:
+        if any(p.rates.get(metric.name) != p.bpp for p in own):
+            continue  # some pictures are too small for it; the schema has one rate for all metrics
         key = names.get(metric.name, metric.name)
         results[key] = [p.metrics.get(metric.name) for p in own]
     results["encoding_time"] = [p.encode_seconds for p in own]

@@ -1,14 +1,15 @@
 """One side of one codec, in a process of its own.
 
 ``python -m bkcodec.bench.worker`` reads JSON lines and answers each with one. The first line is the
-``Candidate``; the answer says how long loading took. Then come tasks:
+``Candidate``; the answer says how long loading took ("seconds"). Then come tasks:
 
     {"task": "encode", "image": PNG, "quality": q, "file": OUT, "repetitions": n}
-    {"task": "decode", "file": FILE, "quality": q, "picture": OUT PNG, "repetitions": n}
+    {"task": "decode", "file": FILE, "quality": q, "picture": OUT PNG, "repetitions": n,
+     "size": [width, height]}
     {"task": "ceiling", "image": PNG, "picture": OUT PNG}
 
-Answers hold "seconds" (median; the first task runs once before it is timed), "digest", "peak_rss"
-and, on a GPU, "peak_cuda" in bytes; or "error". An encoder and a decoder share nothing but files.
+Answers hold "seconds" (the median; not of a ceiling), "digest" of the symbols, "peak_rss" and, on a
+GPU, "peak_cuda" in bytes; or "error". An encoder and a decoder share nothing but files.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from PIL import Image
 from bkcodec.bench.candidates import Candidate
 from bkcodec.bench.coders import Ceiling, Coder, open_coder
 
-SLOW = 1.0  # seconds: after so many in all, a task is not repeated any more
+SLOW = 0.6  # seconds: after so many in all, a task is not repeated any more
 
 
 def serve() -> None:
@@ -48,44 +49,54 @@ def serve() -> None:
         return
     answer: dict[str, Any] = {"seconds": time.perf_counter() - started}
     channel.write(json.dumps(answer | _memory()) + "\n")
-    warm = False
+    warm: set[tuple[Any, ...]] = set()
     for line in sys.stdin:
-        task = json.loads(line)
         try:
-            answer = perform(coder, task, warm)
+            answer = perform(coder, json.loads(line), warm)
         except Exception as error:  # reported; the benchmark goes on
             answer = {"error": describe(error)}
-        warm = True
         channel.write(json.dumps(answer | _memory()) + "\n")
 
 
-def perform(coder: Coder | Ceiling, task: dict[str, Any], warm: bool) -> dict[str, Any]:
-    """Do one task; returns its answer."""
+def perform(
+    coder: Coder | Ceiling, task: dict[str, Any], warm: set[tuple[Any, ...]]
+) -> dict[str, Any]:
+    """Do one task; returns its answer. ``warm`` remembers what has run before."""
     if isinstance(coder, Ceiling):
         coder.pass_through(_open(task["image"])).save(task["picture"], compress_level=1)
         return {}
     quality, repetitions = task["quality"], task["repetitions"]
     if task["task"] == "encode":
         image = _open(task["image"])
-        data, seconds = timed(lambda: coder.encode(image, quality), repetitions, warm)
+        known = (quality, image.size)
+        (data, digest), seconds = timed(
+            lambda: coder.encode(image, quality), repetitions, known in warm
+        )
         Path(task["file"]).write_bytes(data)
-        return {"seconds": seconds, "digest": coder.digest(data, image, quality)}
-    data = Path(task["file"]).read_bytes()
-    picture, seconds = timed(lambda: coder.decode(data, quality), repetitions, warm)
-    picture.save(task["picture"], "PNG", compress_level=1)
-    return {"seconds": seconds, "digest": coder.digest(data, None, quality)}
+    else:
+        data = Path(task["file"]).read_bytes()
+        known = (quality, tuple(task["size"]))
+        picture, seconds = timed(lambda: coder.decode(data, quality), repetitions, known in warm)
+        picture.save(task["picture"], "PNG", compress_level=1)
+        digest = coder.digest(data)
+    warm.add(known)
+    return {"seconds": seconds, "digest": digest}
 
 
 def timed(work: Callable[[], Any], repetitions: int, warm: bool) -> tuple[Any, float]:
-    """The result of ``work`` and the median of its times, after one run that does not count."""
-    if not warm:
-        work()
+    """The result of ``work`` and the median of its times.
+
+    The first run at a new quality or size does not count, unless it is slow.
+    """
     times: list[float] = []
     result = None
-    while len(times) < repetitions and (not times or sum(times) < SLOW):
+    while len(times) < repetitions and sum(times) < SLOW:
         started = time.perf_counter()
         result = work()
-        times.append(time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        if warm or seconds > SLOW:
+            times.append(seconds)
+        warm = True
     return result, statistics.median(times)
 
 
