@@ -9,11 +9,11 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 DEMO := demo-out
 KAITAI := .cache/ksc/node_modules/kaitai-struct-compiler
 
-.PHONY: help demo test test-slow check format vectors sample train-lite export-lite texture-lite kodak clean
+.PHONY: help demo test test-slow check format vectors sample train-lite export-lite texture-lite kodak benchmark clean
 
 help:
 	@sed -n 's/^# //p' Makefile
-	@echo "also: test-slow check format vectors sample train-lite export-lite texture-lite kodak clean"
+	@echo "also: test-slow check format vectors sample train-lite export-lite texture-lite kodak benchmark clean"
 
 $(VENV)/.core: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -88,6 +88,12 @@ texture-lite: $(VENV)/.dev
 # The figures of docs/lite.md: make kodak PHOTOS=folder
 kodak: $(VENV)/.dev
 	$(BIN)/python scripts/kodak_bar.py $(PHOTOS)
+
+# The figures of docs/benchmark.md: make benchmark PHOTOS=folder
+benchmark: $(VENV)/.dev
+	$(PIP) --editable '.[peers]'
+	$(BIN)/bkcodec bench $(PHOTOS) -o runs/benchmark
+	$(BIN)/python scripts/benchmark_doc.py runs/benchmark
 
 clean:
 	rm -rf $(VENV) .cache $(DEMO) build dist .coverage
