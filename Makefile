@@ -74,7 +74,7 @@ train-lite: $(VENV)/.dev
 
 export-lite: $(VENV)/.dev
 	$(BIN)/bkcodec train --config scripts/lite.toml --phase prior --init-from $(RUN) \
-		--context-phases 4 --lr 1e-3 --data $(DATA) --val $(VAL) -o $(RUN)-prior --max-minutes 6
+		--lr 1e-3 --precision no --data $(DATA) --val $(VAL) -o $(RUN)-prior --max-minutes 6
 	$(BIN)/bkcodec train --export $(RUN)-prior --data $(DATA) -o weights/lite.safetensors \
 		--name lite --data-note docs/training-photos.md
 

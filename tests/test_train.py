@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -27,6 +28,7 @@ from bkcodec.codec import Codec
 from bkcodec.errors import InputError
 from bkcodec.lpips import Lpips
 from bkcodec.models.compression import ModelConfig
+from bkcodec.options import pair
 from bkcodec.tables import integer_weights
 from bkcodec.train import loop
 from bkcodec.train import run as run_module
@@ -320,6 +322,12 @@ def test_starting_from_a_run_and_the_prior_phase(
     weight = "networks.1_1.third"
     assert torch.allclose(prior[weight], kept[weight], atol=2e-2)
     assert train(tmp_path / "x", 1, *more, "--phase", "prior") == 2
+    config = tmp_path / "lite.toml"  # one file for all phases
+    config.write_text('encoder-depths = "4,4"\n')
+    again = ("--init-from", grown, "--config", config, "--phase", "prior")
+    assert train(tmp_path / "y", 1, *again) == 0
+    with pytest.raises(click.BadParameter, match="such as 3,4"):
+        pair("3")
 
 
 def test_lpips_weights_are_checked(lpips_file: Path, tmp_path: Path) -> None:

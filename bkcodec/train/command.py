@@ -248,7 +248,9 @@ def train(context: click.Context, /, **given: Any) -> None:  # fmt: skip
     if given["init_from"] is not None:
         init = run.load_init(given["init_from"])
         config, record["init_from"] = init.config, init.record
-    config = replace(config, **{name: given[name] for name in DEPTHS if given[name] is not None})
+    if options.phase == "joint":
+        depths = {name: given[name] for name in DEPTHS if given[name] is not None}
+        config = replace(config, **depths)
     where = (options, config, data, given["val"], given["output"])
     if given["dry_run"]:
         run.rehearse(*where, device=given["device"], init=init)
@@ -281,7 +283,7 @@ def _check(context: click.Context, given: dict[str, Any]) -> None:
         raise UsageError(f"--phase {given['phase']} needs --init-from")
     if given["init_from"] is not None and any(is_given(name) for name in SIZES):
         raise UsageError("--init-from settles --N, --M and --schedule")
-    if given["phase"] != "joint" and any(given[name] is not None for name in DEPTHS):
+    if given["phase"] != "joint" and any(is_given(name) for name in DEPTHS):
         raise UsageError("--encoder-depths and --decoder-depths apply to --phase joint only")
     if given["phase"] == "texture" and (given["lpips"] is None or not given["lpips_weight"]):
         raise UsageError("--phase texture needs --lpips and --lpips-weight")
