@@ -25,7 +25,7 @@ def report(lake: Image.Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
     photos = folder / "photos <script>"  # an awkward name must do no harm
     photos.mkdir()
     lake.crop((100, 100, 308, 292)).save(photos / "a.png")
-    lake.crop((300, 100, 540, 292)).save(photos / "b&<b>.png")
+    lake.crop((300, 100, 540, 292)).save(photos / f"b&<b>{'_long' * 30}.png")
     (photos / "broken.png").write_bytes(b"no photo")
     curve = folder / "paper.json"
     curve.write_text('{"name": "paper", "results": {"bpp": [0.2, 0.4], "psnr-rgb": [30, 32]}}')
