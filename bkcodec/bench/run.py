@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -85,11 +86,12 @@ def run(
                 continue
             lanes = [Lane(_share_of(codec, bench.n_jobs)) for _ in range(bench.n_jobs)]
             try:
-                for cell in _measure_all(bench, lanes, todo, Path(temporary)):
-                    found[cell.key] = cell
-                    if bench.folder is not None:
-                        record.append(bench.folder, cell)
-                    report(cell)
+                with closing(_measure_all(bench, lanes, todo, Path(temporary))) as measured:
+                    for cell in measured:
+                        found[cell.key] = cell
+                        if bench.folder is not None:
+                            record.append(bench.folder, cell)
+                        report(cell)
             finally:
                 for lane in lanes:
                     lane.close()
@@ -105,7 +107,8 @@ def _share_of(codec: Candidate, n_jobs: int) -> Candidate:
 
 def _measure_all(
     bench: Bench, lanes: list[Lane], todo: list[Cell], temporary: Path
-) -> Iterator[Cell]:
+) -> Generator[Cell, None, None]:
+    """Measure cells, one a lane at a time; closing it, or an exception, ends the workers at once."""
     photos = {photo.name: photo for photo in bench.dataset.photos}
     free: SimpleQueue[Lane] = SimpleQueue()
     for lane in lanes:
