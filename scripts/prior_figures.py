@@ -2,13 +2,16 @@
 
 Two bundles of one run, one with each prior (``bkcodec train --export RUN --prior ...``): the same
 transforms, so the same symbols. Prints means over the photos at each quality: size of the whole
-file, distance of the coded string from the ideal length, milliseconds for coding and decoding.
+file, distance of the coded string from the ideal length, milliseconds for coding and decoding
+(warm, medians of three).
 """
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,16 @@ from PIL import Image
 from bkcodec.codec import Codec
 from bkcodec.config import EncodeOptions
 from bkcodec.imageio import picture_from_image
+
+
+def median(work: Callable[[], object]) -> float:
+    """Of three runs, in milliseconds."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        work()
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times)
 
 
 def main() -> None:
@@ -34,14 +47,12 @@ def main() -> None:
             ]
             symbols = context._quantise(context._analyse(picture.rgb, None), 2 * quality)
             coder = context.bundle.prior.level(2 * quality)
-            start = time.perf_counter()
             data, _ = coder.encode(symbols)
-            middle = time.perf_counter()
-            coder.decode(data, *symbols.shape[1:])
-            end = time.perf_counter()
+            encoding = median(lambda: coder.encode(symbols))  # noqa: B023 (called at once)
+            decoding = median(lambda: coder.decode(data, *symbols.shape[1:]))  # noqa: B023
             likelihoods = coder.likelihoods(symbols)[1].astype(np.float64)
             beyond = len(data) + np.log2(likelihoods).sum() / 8
-            rows.append([*sizes, beyond, len(data), 1e3 * (middle - start), 1e3 * (end - middle)])
+            rows.append([*sizes, beyond, len(data), encoding, decoding])
         mean, largest = np.mean(rows, axis=0), np.max(rows, axis=0)
         print(
             f"q {quality:3d}  context {mean[0]:.4f} bpp  factorized {mean[1]:.4f} bpp  "
