@@ -31,7 +31,10 @@ def test_a_plain_install_encodes_and_decodes(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "lake.png") as image:
         assert image.size == (768, 512)
-    for command, extra in (("train", ["-o", "x"]), ("bench", ["lake.png"])):
+    for command, extra in (
+        ("train", ["--data", ".", "--val", ".", "-o", "x"]),
+        ("bench", ["lake.png"]),
+    ):
         done = subprocess.run([bkcodec, command, *extra], cwd=tmp_path, capture_output=True)
         assert done.returncode == 5 and f"bkcodec[{command}]".encode() in done.stderr
     assert sys.prefix != str(tmp_path / "env")
