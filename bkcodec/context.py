@@ -34,7 +34,17 @@ from bkcodec.entropy import (
     Tables,
 )
 from bkcodec.errors import FormatError, UnsupportedError
-from bkcodec.exact import FEATURE_MAX, HIDDEN_MAX, Cells, Floats, Layer, Network, Whole, convolve
+from bkcodec.exact import (
+    FEATURE_MAX,
+    HIDDEN_MAX,
+    Cells,
+    Floats,
+    Layer,
+    Network,
+    Whole,
+    bands,
+    convolve,
+)
 
 # Phase of a cell at [row % 2][column % 2], by number of phases.
 PHASES = {1: ((0, 0), (0, 0)), 2: ((0, 1), (1, 0)), 4: ((0, 2), (3, 1))}
@@ -313,19 +323,30 @@ class LevelPrior:
                     network = prior.networks[g, p]
                     sums = total[where, hidden * g : hidden * (g + 1)]
                     if p:
-                        sums += convolve(features, cells, network.first.weight)
-                    values = code(self._part(network(sums, self.index), cells, channels, begin))
+                        convolve(features, cells, network.first.weight, sums)
+                    values = code(self._part(network, sums, cells, channels, begin))
                 out[channels[:, None], cells[0], cells[1]] = values.T
                 self._add_features(features, values, cells, channels, begin)
             later = slice(hidden * (g + 1), hidden * len(spans))
             weight = prior.shared[g][:, : later.stop - later.start]
-            total[:, later] += convolve(features, everywhere, weight)
+            convolve(features, everywhere, weight, total[:, later])
         symbols = np.empty_like(out)
         symbols[prior.order] = out
         return symbols
 
-    def _part(self, outputs: Whole, cells: Cells, channels: Whole, begin: int) -> Part:
-        """From a network's outputs [cells, 2 * group] to means and tables of the coded channels."""
+    def _part(
+        self, network: Network, sums: Floats, cells: Cells, channels: Whole, begin: int
+    ) -> Part:
+        """From a network's first sums [cells, hidden] to means and tables of the coded channels."""
+        rounded = np.empty((len(sums), len(channels)), np.int64)
+        tables = np.empty(rounded.shape, np.uint16)  # 16 bits are sorted fastest
+        for band in bands(len(sums)):
+            outputs = network(sums[band], self.index)
+            rounded[band], tables[band] = self._distributions(outputs, channels, begin)
+        return Part(cells, channels, rounded, tables, np.argsort(tables, axis=None, kind="stable"))
+
+    def _distributions(self, outputs: Whole, channels: Whole, begin: int) -> tuple[Whole, Whole]:
+        """Outputs [cells, 2 * group] -> rounded means and table indices of the coded channels."""
         prior = self.prior
         mean, scale = np.split(outputs, 2, axis=1)
         mean, scale = mean[:, channels - begin], scale[:, channels - begin]
@@ -336,21 +357,21 @@ class LevelPrior:
         rounded = (mean + FRACTIONS // 2) // FRACTIONS
         fraction = np.where(scale < prior.fine, mean - FRACTIONS * rounded + FRACTIONS // 2,
                             FRACTIONS // 2)  # fmt: skip
-        tables = (scale * FRACTIONS + fraction).astype(np.uint16)  # 16 bits are sorted fastest
-        order = np.argsort(tables, axis=None, kind="stable")
-        return Part(cells, channels, rounded, tables, order)
+        return rounded, scale * FRACTIONS + fraction
 
     def _add_features(
         self, features: Floats, values: Whole, cells: Cells, channels: Whole, begin: int
     ) -> None:
         """Enter symbols [cells, channels] into a group's features [h + 2, w + 2, 2 * group]."""
-        half = 1 << (GAIN_SHIFT - 1)
-        scaled = (values * self.prior.gain[self.index, channels] + half) >> GAIN_SHIFT
-        rows = np.zeros((len(values), features.shape[2]), np.float32)
-        position = 2 * (channels - begin)
-        rows[:, position] = scaled.clip(-FEATURE_MAX, FEATURE_MAX)
-        rows[:, position + 1] = self.prior.magnitude[np.abs(values).clip(max=255)]
-        features[cells[0] + 1, cells[1] + 1] = rows
+        half, position = 1 << (GAIN_SHIFT - 1), 2 * (channels - begin)
+        gain = self.prior.gain[self.index, channels]
+        for band in bands(len(values)):
+            part = values[band]
+            rows = np.zeros((len(part), features.shape[2]), np.float32)
+            scaled = (part * gain + half) >> GAIN_SHIFT
+            rows[:, position] = scaled.clip(-FEATURE_MAX, FEATURE_MAX)
+            rows[:, position + 1] = self.prior.magnitude[np.abs(part).clip(max=255)]
+            features[cells[0][band] + 1, cells[1][band] + 1] = rows
 
     def _in_coding_order(self, symbols: NDArray[Any]) -> Symbols:
         """Symbols [C, h, w] of any size -> what 16 bits hold, in coding order."""

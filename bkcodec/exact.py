@@ -7,6 +7,7 @@ BLAS, with or without fused multiply-add, with any number of threads.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from bkcodec.entropy import Integers
 
 EXACT = 2**24  # float32 holds all integers up to here
 FEATURE_MAX, HIDDEN_MAX = 127, 2047  # largest inputs of the first layer and of the others
-BAND = 4096  # cells whose windows are in memory at once
+BAND = 1024  # cells that are worked on at once
 
 Floats = NDArray[np.float32]
 Whole = NDArray[np.int64]
@@ -87,23 +88,24 @@ def product(a: Floats, b: Floats) -> Floats:
     return result
 
 
-def convolve(features: Floats, cells: Cells, weight: Floats) -> Floats:
-    """A 3x3 convolution at some cells.
+def bands(n: int) -> Iterator[slice]:
+    """Cut n cells into bands whose intermediate results stay in the processor's caches."""
+    for begin in range(0, n, BAND):
+        yield slice(begin, min(begin + BAND, n))
+
+
+def convolve(features: Floats, cells: Cells, weight: Floats, total: Floats) -> None:
+    """Add a 3x3 convolution at some cells to what is there.
 
     Args:
         features: [h + 2, w + 2, channels], with a border of zeros.
         cells: n rows and columns, in 0..h-1 and 0..w-1.
         weight: [9 * channels, outputs]: window row by row, then channels.
-
-    Returns:
-        [n, outputs].
+        total: [n, outputs], changed in place.
     """
     windows = sliding_window_view(features, (3, 3), axis=(0, 1))  # type: ignore[call-overload]
     windows = windows.transpose(0, 1, 3, 4, 2)
     rows, columns = cells
-    out = np.empty((len(rows), weight.shape[1]), np.float32)
-    for begin in range(0, len(rows), BAND):
-        band = slice(begin, begin + BAND)
+    for band in bands(len(rows)):
         part = windows[rows[band], columns[band]]  # [n, 3, 3, channels]
-        out[band] = product(part.reshape(len(part), -1), weight)
-    return out
+        total[band] += product(part.reshape(len(part), -1), weight)

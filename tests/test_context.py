@@ -313,22 +313,21 @@ def test_lite_is_coded_close_to_its_ideal(codec: Codec, lake: object) -> None:
 
 @pytest.mark.slow
 def test_speed_and_linear_growth(codec: Codec, lake: object) -> None:
-    """A bound on the times that docs/lite.md gives; twelve megapixels take about as long a cell.
+    """A bound on the times that docs/lite.md gives; twelve megapixels cost no more per pixel.
 
-    The arrays of a small photo fit into the processor's caches, so the factor is not quite 1.
+    Both sizes take turns, and the best run of each counts: other work comes and goes.
     """
     z = codec._analyse(np.asarray(lake), None)
     big = np.tile(z, (1, 6, 6))[:, :188, :250]
     coder = codec.bundle.prior.level(100)
-    times = {}
-    for name, values, repetitions in (("small", z, 9), ("big", big, 3)):
-        symbols = codec._quantise(values, 100)
-        data, _ = coder.encode(symbols)
-        spent = []
-        for _ in range(repetitions):
-            start = time.perf_counter()
-            coder.decode(data, *values.shape[1:])
-            spent.append(time.perf_counter() - start)
-        times[name] = min(spent)
-    assert times["small"] < 0.15
-    assert times["big"] / big[0].size < 2 * times["small"] / z[0].size
+    strings = {v.shape[1:]: coder.encode(codec._quantise(v, 100))[0] for v in (z, big)}
+    best = dict.fromkeys(strings, float("inf"))
+    for _ in range(7):
+        for shape, data in strings.items():
+            for _ in range(6 if shape == z.shape[1:] else 1):
+                start = time.perf_counter()
+                coder.decode(data, *shape)
+                best[shape] = min(best[shape], time.perf_counter() - start)
+    small, large = best.values()
+    assert small < 0.15
+    assert large / big[0].size < 1.3 * small / z[0].size
