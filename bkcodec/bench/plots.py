@@ -16,6 +16,7 @@ from bkcodec.files import write_whole
 
 # All at least 4.5:1 against white; marks differ too, for those who see colours otherwise.
 COLOURS = ("#0065ad", "#c04a00", "#007d5a", "#a34a80", "#8a6a00", "#5a4fcf", "#555555")
+ON_DARK = ("#6cb8f0", "#ff9a57", "#3ddc97", "#f09ccb", "#e8c14a", "#b3a8ff", "#c4c9ce")
 MARKS = "os^Dv*P"
 MEASURED = "measured"  # the source of curves that are not published ones
 LABELS = {"psnr": "PSNR (RGB), dB", "psnr-y": "PSNR (luma), dB", "ms-ssim": "MS-SSIM (RGB), dB"}

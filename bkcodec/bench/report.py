@@ -9,6 +9,7 @@ from typing import Any
 from bkcodec.bench.environment import environment
 from bkcodec.bench.outcome import Outcome
 from bkcodec.bench.pictures import BUDGET, LARGE, PictureStore, mime_of, shown_size
+from bkcodec.bench.plots import COLOURS, ON_DARK
 from bkcodec.files import write_whole
 
 TEMPLATE = "report.html.j2"
@@ -50,6 +51,7 @@ def page_data(outcome: Outcome, pictures: PictureStore) -> dict[str, Any]:
         images.append({"name": photo.name, "width": width, "height": height,
                        "original": original, "cells": cells})  # fmt: skip
     return {
+        "colours": {"light": COLOURS, "dark": ON_DARK},
         "metrics": [{"name": m.name, "label": m.label, "digits": m.digits}
                     for m in outcome.metrics],
         "codecs": [{"name": c.name, "kind": c.kind} for c in outcome.candidates],
