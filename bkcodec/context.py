@@ -1,7 +1,7 @@
 """The context prior: symbols predicted from symbols decoded before, in exact integer arithmetic.
 
 Channels are coded in groups, the most variable ones first, and the cells of a group in phases that
-interleave (``PHASES``). A small network predicts the symbols of a phase from all earlier groups
+interleave (``layout.PHASES``). A small network predicts the symbols of a phase from all earlier groups
 and from the earlier phases of its own group, through a 3x3 window:
 
 ```
@@ -45,9 +45,8 @@ from bkcodec.exact import (
     bands,
     convolve,
 )
+from bkcodec.layout import PHASES, check_shapes, hidden_width
 
-# Phase of a cell at [row % 2][column % 2], by number of phases.
-PHASES = {1: ((0, 0), (0, 0)), 2: ((0, 1), (1, 0)), 4: ((0, 2), (3, 1))}
 FRACTIONS = 16  # means are in 1/16 symbols
 GAIN_SHIFT = 12
 SYMBOL_MAX = 2**15 - 1
@@ -143,55 +142,6 @@ class ContextPrior:
             Layer.load(self.arrays, f"{g}.{p}.2", HIDDEN_MAX),
             Layer.load(self.arrays, f"{g}.{p}.3", HIDDEN_MAX),
         )
-
-
-def hidden_width(arrays: dict[str, Integers]) -> int:
-    """Width of all networks."""
-    return next((len(v) for k, v in arrays.items() if k.endswith(".2.weight")), 0)
-
-
-def check_shapes(
-    arrays: dict[str, Integers], groups: list[int], phases: list[int], first: Tables
-) -> None:
-    """Compare every array with the table in formats/bkc-1.md before anything is computed.
-
-    Raises:
-        KeyError: an array is missing.
-        ValueError: one of another type or shape.
-    """
-    n, levels, hidden = len(arrays["order"]), len(arrays["coded"]), hidden_width(arrays)
-    small = len(groups) <= n and all(1 <= size <= n for size in groups)
-    if (
-        not small
-        or sum(groups) != n
-        or len(phases) != len(groups)
-        or not set(phases) <= set(PHASES)
-    ):
-        raise ValueError(f"groups and phases for {n} channels")
-    if first.lengths.shape != (levels, groups[0]):
-        raise ValueError("tables of the first phase")
-    shapes: dict[str, tuple[str, tuple[int, ...]]] = {
-        "groups": ("int16", (len(groups),)), "phases": ("int16", (len(groups),)),
-        "order": ("int16", (n,)), "coded": ("uint8", (levels, n)), "gain": ("int32", (levels, n)),
-        "mean_gain": ("int32", (levels, n)), "magnitude": ("uint8", (256,)),
-        "fine": ("int16", (1,)), "excess.lengths": ("uint16", (1, 1)),
-    }  # fmt: skip
-    begin = 0
-    for g, size in enumerate(groups):
-        if g:
-            shapes[f"{g}.shared"] = ("int8", (9 * 2 * begin, hidden))
-        for p in range(phases[g]):
-            if (g, p) != (0, 0):
-                layers = ((9 * 2 * size * (p > 0), hidden), (hidden, hidden), (hidden, 2 * size))
-                for i, (inputs, outputs) in enumerate(layers, 1):
-                    shapes[f"{g}.{p}.{i}.weight"] = ("int8", (inputs, outputs))
-                    shapes[f"{g}.{p}.{i}.bias"] = ("int32", (levels, outputs))
-                    shapes[f"{g}.{p}.{i}.shift"] = ("int8", (outputs,))
-        begin += size
-    for name, expected in shapes.items():
-        found = (arrays[name].dtype.name, arrays[name].shape)
-        if found != expected:
-            raise ValueError(f"{name} is {found}, not {expected}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,7 +17,7 @@ RUNGS = [
     {"errors", "config"},
     {"container", "files", "options"},
     {"entropy", "metadata", "tiling"},
-    {"exact"},
+    {"exact", "layout"},
     {"context"},
     {"imageio", "tables", "bundle", "models", "lpips"},
     {"backbone", "inspection", "rate"},

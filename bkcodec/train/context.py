@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bkcodec.context import FRACTIONS, GAIN_SHIFT, PHASES, ContextPrior
+from bkcodec.context import FRACTIONS, GAIN_SHIFT, ContextPrior
 from bkcodec.entropy import Integers
 from bkcodec.exact import EXACT, FEATURE_MAX, HIDDEN_MAX
+from bkcodec.layout import PHASES
 from bkcodec.models.blocks import interpolate_rows
 from bkcodec.train.prior import ContinuousPrior
 
