@@ -1,7 +1,7 @@
 """The context prior: symbols predicted from symbols decoded before, in exact integer arithmetic.
 
 Channels are coded in groups, the most variable ones first, and the cells of a group in phases that
-interleave (``layout.PHASES``). A small network predicts the symbols of a phase from all earlier groups
+interleave (``PHASES``). A small network predicts the symbols of a phase from all earlier groups
 and from the earlier phases of its own group, through a 3x3 window:
 
 ```
