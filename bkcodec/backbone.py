@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,10 +10,17 @@ import numpy as np
 import torch
 
 from bkcodec.bundle import Bundle, load_bundle
-from bkcodec.config import LEVELS
-from bkcodec.errors import LimitError, UnsupportedError
-from bkcodec.models.compression import BkSdmCompression, ModelConfig
+from bkcodec.config import LEVELS, NO_BACKBONE, Backbone
+from bkcodec.errors import LimitError, UnsupportedError, UsageError
+from bkcodec.models.compression import BkSdmCompression
+from bkcodec.models.sd import SdUNet, SdVae
+from bkcodec.models.sizes import ModelConfig, sd_config
+from bkcodec.pretrained import has_unet, load_unet, load_vae
+from bkcodec.registry import find_directory
 from bkcodec.tables import build_tables, laplace_cumulative
+
+VARIABLE = "BKCODEC_BK_SDM"
+Loaded = tuple[SdVae | None, SdUNet | None]
 
 
 def pick_device(device: str) -> torch.device:
@@ -30,30 +38,74 @@ def pick_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-@lru_cache(maxsize=4)
-def load_model(path: Path, device: str = "auto") -> tuple[BkSdmCompression, Bundle]:
-    """Load a bundle and put its networks together on a device, ready to run.
+def load_backbone(backbone: Backbone, needed: list[str], bundle: str) -> Loaded:
+    """The pretrained VAE and U-Net for a bundle, in the precision of their files.
+
+    Args:
+        backbone: where they come from; $BKCODEC_BK_SDM where it does not say.
+        needed: roles that the bundle has no network for.
+        bundle: its name.
 
     Raises:
-        UnsupportedError: a part that this version cannot load, or tensors that do not fit.
+        UnsupportedError: a directory or a part is missing, damaged, changed or does not fit.
+        UsageError: a U-Net that the backbone does not have.
+    """
+    source = backbone.bk_sdm or (None if backbone.vae else os.environ.get(VARIABLE)) or None
+    if source is None and (backbone.vae is None or "unet" in needed):
+        raise UnsupportedError(
+            f"bundle {bundle} needs a pretrained {' and '.join(needed)}: name a directory with "
+            f"--bk-sdm or ${VARIABLE} (docs/bk-sdm.md says where to get one)"
+        )
+    directory = find_directory(source) if source is not None else None
+    vae = load_vae(find_directory(backbone.vae) if backbone.vae else Path(str(directory)))
+    there = directory is not None and has_unet(directory)
+    if backbone.unet == "bk-sdm" and not there:
+        raise UsageError(f"--unet bk-sdm: {source or 'no --bk-sdm'} has no unet folder")
+    wanted = "unet" in needed or (there and backbone.unet != "own")
+    return vae, load_unet(directory) if wanted and directory is not None else None
+
+
+@lru_cache(maxsize=4)
+def load_model(
+    path: Path, device: str = "auto", backbone: Backbone = NO_BACKBONE
+) -> tuple[BkSdmCompression, Bundle]:
+    """Load a bundle and put its networks together on a device, ready to run.
+
+    Pretrained parts run in float32 on a CPU, in the precision of their files elsewhere.
+
+    Raises:
+        UnsupportedError: a part that is missing, or tensors that do not fit.
+        UsageError: a backbone for a bundle that has none.
         LimitError: not enough memory on the device.
     """
     bundle = load_bundle(path)
+    parts = bundle.header["parts"]
+    needed = [role for role, origin in parts.items() if origin == "pretrained"]
+    if set(parts.values()) - {"custom", "pretrained"}:
+        raise UnsupportedError(f"{path}: has parts that this version does not know: {parts}")
+    if not needed and backbone != NO_BACKBONE:
+        raise UsageError(
+            f"--bk-sdm, --vae and --unet do not apply: bundle {bundle.name} needs no backbone"
+        )
+    vae, unet = load_backbone(backbone, needed, bundle.name) if needed else (None, None)
+    target = pick_device(device)
     try:
-        foreign = {k: v for k, v in bundle.header["parts"].items() if v != "custom"}
-        if foreign:
-            raise UnsupportedError(f"{path}: needs {foreign}, which this version cannot load")
-        model = BkSdmCompression(ModelConfig(**bundle.header["model"]))
+        model = BkSdmCompression(
+            ModelConfig(**bundle.header["model"]), vae=vae if "vae" in needed else None,
+            backbone=unet,
+        )  # fmt: skip
         state = {k: torch.from_numpy(v.astype(np.float32)) for k, v in bundle.networks.items()}
-        model.load_state_dict(state)
-        model.prior = bundle.prior
         if not all(torch.isfinite(v).all() for v in state.values()):
             raise ValueError("weights that are not finite")
+        model.load_own(state)
+        model.prior = bundle.prior
         if (bundle.prior.n_levels, bundle.prior.n_channels) != (LEVELS, model.config.M):
             raise ValueError(f"a prior of {bundle.prior.n_channels} channels")
         if bundle.header["stride"] != model.stride:
             raise ValueError(f"stride {bundle.header['stride']}")
-        model = model.to(pick_device(device)).to(memory_format=torch.channels_last)
+        if target.type == "cpu":
+            model = model.float()
+        model = model.to(target).to(memory_format=torch.channels_last)
     except (TypeError, RuntimeError, ValueError, KeyError, AttributeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise LimitError(f"not enough memory on {device} for {path.name}") from error
@@ -76,24 +128,33 @@ def create_bk_sdm_compression_model(
 
     Args:
         bk_sdm_path: a BK-SDM directory in diffusers layout, for the pretrained parts.
-        N: width of the custom VAE at 1/8 resolution.
-        M: channels of z.
+        N: width of the custom networks at 1/8 resolution.
+        M: channels of z (64 is all that a pretrained part's latent space has).
         diffusion_steps: denoising steps that ``decompress`` takes, 1..50.
         use_pretrained_vae: take the VAE from ``bk_sdm_path``.
         use_pretrained_unet: take the U-Net from ``bk_sdm_path``.
 
+    With a pretrained part y is the latent of Stable Diffusion 1.x, and the custom one is shaped for
+    that space too; without any, y is the latent of our own VAE.
+
     Raises:
-        UnsupportedError: a pretrained part was asked for; this version only has custom ones.
+        UnsupportedError: a pretrained part is missing or does not fit.
     """
-    if use_pretrained_vae or use_pretrained_unet:
-        where = bk_sdm_path if bk_sdm_path is not None else "no bk_sdm_path given"
-        raise UnsupportedError(
-            f"pretrained BK-SDM parts are not supported yet ({where}). "
-            "Pass use_pretrained_vae=False and use_pretrained_unet=False."
-        )
-    model = BkSdmCompression(ModelConfig(N=N, M=M), diffusion_steps)
-    rank = torch.arange(1, M + 1).numpy().astype(np.float32)
-    spread = 8 / rank**0.8  # about how the energy of DCT coefficients of photos falls
+    if not (use_pretrained_vae or use_pretrained_unet):
+        model = BkSdmCompression(ModelConfig(N=N, M=M), diffusion_steps)
+        rank = torch.arange(1, M + 1).numpy().astype(np.float32)
+        spread = 8 / rank**0.8  # about how the energy of DCT coefficients of photos falls
+    else:
+        if bk_sdm_path is None:
+            raise UnsupportedError(
+                "pretrained parts need bk_sdm_path. Or pass use_pretrained_vae=False and "
+                "use_pretrained_unet=False."
+            )
+        directory = Path(bk_sdm_path)
+        vae = load_vae(directory).float() if use_pretrained_vae else None
+        unet = load_unet(directory).float() if use_pretrained_unet else None
+        model = BkSdmCompression(sd_config(N, M), diffusion_steps, vae, unet)
+        spread = np.full(M, 2.0, np.float32)
     ladder = torch.linspace(0, 1, LEVELS)
     with torch.no_grad():
         steps = model.quantiser.step(ladder)[:, :, 0, 0].numpy()

@@ -15,7 +15,8 @@ import click
 
 from bkcodec import __version__
 from bkcodec.bench.command import bench, plot
-from bkcodec.config import DecodeOptions, EncodeOptions, Limits
+from bkcodec.catalogue import models
+from bkcodec.config import Backbone, DecodeOptions, EncodeOptions, Limits
 from bkcodec.errors import BkcError, UsageError
 from bkcodec.files import IMAGE_SUFFIXES, STREAM, Job, is_directory, plan, printable, read_input
 from bkcodec.jobs import Report, WriteOptions, decode_file, encode_file, exit_code, run_all
@@ -47,7 +48,11 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Files at a time."),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",
                      show_default=True, help="Where the networks run."),
-        click.option("--bk-sdm", metavar="DIR", help="Backbone, for bundles that need one."),
+        click.option("--unet", type=click.Choice(["auto", "own", "bk-sdm"]), default="auto",
+                     show_default=True, help="Which denoiser: the backbone's or the bundle's own."),
+        click.option("--vae", metavar="DIR|NAME", help="Another VAE for the backbone's latents."),
+        click.option("--bk-sdm", metavar="DIR|NAME|OWNER/NAME@COMMIT",
+                     help="Backbone, for bundles that need one.  [default: $BKCODEC_BK_SDM]"),
         click.option("-o", "--output", metavar="PATH",
                      help="A file, a directory (ends in / or exists), or - for stdout."),
     ):  # fmt: skip
@@ -83,6 +88,13 @@ def main() -> None:
     metavar="keep|drop|COLOR",
     help="Keep the alpha plane (lossless), drop it, or blend onto a colour.",
 )
+@click.option(
+    "--effort",
+    type=click.IntRange(0, 2),
+    default=0,
+    show_default=True,
+    help="Search what the decoder's U-Net should start from: 1 the timestep, 2 also the seed.",
+)
 @click.option("--dry-run", is_flag=True, help="Encode, report, write nothing.")
 @click.option("--verify", is_flag=True, help="Read back what was written, compare the symbols.")
 @_shared
@@ -103,12 +115,12 @@ def encode(inputs: tuple[str, ...], **given: Any) -> None:
     options = EncodeOptions(
         quality=g["quality"], target_bpp=g["target_bpp"], target_size=g["target_size"],
         model=g["model"], device=g["device"], tile=g["tile"], strip=g["strip"], alpha=g["alpha"],
+        effort=g["effort"], backbone=g.backbone,
     )  # fmt: skip
     from bkcodec.codec import Codec, check_encode
 
     check_encode(options)
-    _refuse_backbone(g["bk_sdm"], options.model)
-    codec = Codec(options.model, options.device)
+    codec = Codec(options.model, options.device, options.backbone)
     _run(jobs, lambda job: encode_file(job, codec, options, g.write), g, "Encoding")
 
 
@@ -157,7 +169,7 @@ def decode(inputs: tuple[str, ...], **given: Any) -> None:
     options = DecodeOptions(
         steps=g["steps"], scheduler=g["scheduler"] or "ddim", realism=g["realism"], seed=g["seed"],
         device=g["device"], tile=g["tile"], limits=Limits(max_pixels=g["max_pixels"]),
-        model_path=g["model"],
+        backbone=g.backbone, model_path=g["model"],
     )  # fmt: skip
 
     from bkcodec.codec import check_decode, codec_for
@@ -165,9 +177,7 @@ def decode(inputs: tuple[str, ...], **given: Any) -> None:
     check_decode(options)
 
     def codec_of(container: Container) -> Any:
-        codec = codec_for(container, options)
-        _refuse_backbone(g["bk_sdm"], codec.bundle.name)
-        return codec
+        return codec_for(container, options)
 
     _run(jobs, lambda job: decode_file(job, codec_of, options, extension, g.write), g, "Decoding")
 
@@ -226,27 +236,16 @@ def _info_job(name: str) -> Job:
     return Job(None if name == STREAM else Path(name), None)
 
 
-@main.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a bundle on stdout.")
-def models(as_json: bool) -> None:
-    """List the bundles at hand."""
-    from bkcodec.bundle import shipped_bundles
-
-    for b in shipped_bundles():
-        n_bytes = b.path.stat().st_size if b.path.is_file() else None
-        row = {"name": b.name, "fingerprint": b.fingerprint, "licence": b.licence,
-               "origin": b.origin, "path": str(b.path), "bytes": n_bytes}  # fmt: skip
-        size = "missing!" if n_bytes is None else f"{n_bytes / 1e6:.1f} MB"
-        line = f"{b.name:<10} {b.fingerprint}   {size:>8}   {b.licence}   {b.origin}"
-        click.echo(json.dumps(row) if as_json else line)
-
-
-for command in (bench, plot, train):
+for command in (bench, models, plot, train):
     main.add_command(command)
 
 
 class _Given(dict[str, Any]):
     """The options as click parsed them."""
+
+    @property
+    def backbone(self) -> Backbone:
+        return Backbone(self["bk_sdm"], self["vae"], self["unet"])
 
     @property
     def write(self) -> WriteOptions:
@@ -268,11 +267,6 @@ def _check_shared(g: _Given, inputs: Iterable[str], jobs: list[Job]) -> None:
         raise UsageError("--recursive needs a directory as input")
     if g["keep_mtime"] and any(job.source is None or job.target is None for job in jobs):
         raise UsageError("--keep-mtime needs files, not standard input or output")
-
-
-def _refuse_backbone(directory: str | None, model: str) -> None:
-    if directory is not None:
-        raise UsageError(f"--bk-sdm does not apply: bundle {model} needs no backbone")
 
 
 def _output_format(wanted: str | None, output: str | None, inputs: Iterable[str]) -> str:

@@ -13,12 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from bkcodec.backbone import load_model, pick_device
 from bkcodec.bundle import find_bundle, find_fingerprint, load_bundle
 from bkcodec.config import (
     DEFAULT_QUALITY,
     LEVELS,
+    NO_BACKBONE,
+    Backbone,
     DecodeOptions,
     EncodeOptions,
     quality_to_level,
@@ -35,11 +38,13 @@ from bkcodec.imageio import (
     image_from_picture,
     picture_from_image,
 )
-from bkcodec.models.diffusion import SCHEDULERS
+from bkcodec.models.diffusion import SCHEDULERS, Denoising
+from bkcodec.models.refine import refine
 from bkcodec.rate import largest_level
 from bkcodec.tiling import scaled, tile_cells, windows
 
-MAX_STEPS = 50
+MAX_STEPS, MAX_EFFORT = 50, 2
+HINT_BYTES = 7  # of the section with timestep and seed, at most
 OUT_OF_MEMORY = "out of memory. A smaller --tile, or a smaller photo, needs less."
 
 T = TypeVar("T")
@@ -60,14 +65,18 @@ class Codec:
     Args:
         model: name of a bundle or path of a bundle file.
         device: auto, cpu, cuda or mps.
+        backbone: where pretrained parts come from, for bundles that need some.
 
     Raises:
-        UnsupportedError: no such bundle or device.
+        UnsupportedError: no such bundle, backbone or device.
+        UsageError: a backbone for a bundle that needs none.
     """
 
-    def __init__(self, model: str | Path = "lite", device: str = "auto") -> None:
+    def __init__(
+        self, model: str | Path = "lite", device: str = "auto", backbone: Backbone = NO_BACKBONE
+    ) -> None:
         self.device = pick_device(device)
-        self.model, self.bundle = load_model(find_bundle(str(model)), str(self.device))
+        self.model, self.bundle = load_model(find_bundle(str(model)), str(self.device), backbone)
 
     def encode(self, image: Image.Image, options: EncodeOptions | None = None) -> bytes:
         """A Pillow image -> the bytes of a .bkc file.
@@ -84,29 +93,36 @@ class Codec:
         """As ``encode``, from a ``Picture``."""
         check_encode(options)
         picture = apply_alpha(picture, options.alpha)
-        z = _guard_memory(lambda: self._analyse(picture.rgb, options.tile))
+        y, z = _guard_memory(lambda: self._analyse(picture.rgb, options.tile))
         alpha = alpha_to_png(picture.alpha) if picture.alpha is not None else None
         blocks = {k: getattr(picture, k) for k in ("icc", "exif", "xmp") if k not in options.strip}
 
         @cache
-        def at(level: int) -> Encoded:
+        def at(level: int, timestep: int | None = None, seed: int = 0) -> Encoded:
             coder = self.bundle.prior.level(level)
             string, symbols = _guard_memory(lambda: coder.encode(self._quantise(z, level)))
             width, height = picture.size
             container = Container(
                 self.bundle.fingerprint, width, height, self.model.stride, level,
                 string,
-                alpha=alpha, greyscale=picture.greyscale, **blocks,
+                alpha=alpha, greyscale=picture.greyscale, timestep=timestep, seed=seed, **blocks,
             )  # fmt: skip
             return Encoded(container_to_bytes(container), level, symbols)
+
+        def with_hints(encoded: Encoded) -> Encoded:
+            if not options.effort:
+                return encoded
+            hints = _guard_memory(lambda: self._refine(y, encoded, options.effort))
+            return at(encoded.level, *hints)
 
         limit = options.target_size
         if options.target_bpp is not None:
             limit = int(options.target_bpp * picture.size[0] * picture.size[1] / 8)
         if limit is not None:
-            return at(largest_level(lambda level: len(at(level).data), limit)[0])
+            limit -= HINT_BYTES if options.effort else 0
+            return with_hints(at(largest_level(lambda level: len(at(level).data), limit)[0]))
         quality = DEFAULT_QUALITY if options.quality is None else options.quality
-        return at(quality_to_level(quality))
+        return with_hints(at(quality_to_level(quality)))
 
     def decode(self, data: bytes, options: DecodeOptions | None = None) -> Image.Image:
         """The bytes of a .bkc file -> a Pillow image with its metadata in ``info``.
@@ -133,10 +149,7 @@ class Codec:
             raise FormatError(f"stride {container.stride}, the bundle's is {self.model.stride}")
         size = (container.width, container.height)
         alpha = alpha_from_png(container.alpha, size) if container.alpha is not None else None
-        if (
-            container.timestep is not None
-            and container.timestep >= self.model.config.train_timesteps
-        ):
+        if container.timestep is not None and container.timestep >= self.model.timesteps:
             raise FormatError(f"timestep {container.timestep} is beyond the bundle's schedule")
         coder = self.bundle.prior.level(container.level)
         symbols = _guard_memory(lambda: coder.decode(container.z, *container.z_shape))
@@ -148,20 +161,41 @@ class Codec:
         )
 
     @torch.inference_mode()
-    def _analyse(self, rgb: NDArray[np.uint8], tile: int | None) -> NDArray[np.float32]:
-        """uint8 [H, W, 3] -> z float32 [M, h, w], in float32 on every device."""
+    def _analyse(
+        self, rgb: NDArray[np.uint8], tile: int | None
+    ) -> tuple[Tensor, NDArray[np.float32]]:
+        """uint8 [H, W, 3] -> y [1, latent, ., .] and z float32 [M, h, w], in float32 everywhere."""
         height, width = rgb.shape[:2]
-        stride, reach = self.model.stride, self.model.reach
+        model, stride = self.model, self.model.stride
         rows, columns = -(-height // stride), -(-width // stride)
-        z = np.empty((self.model.config.M, rows, columns), np.float32)
+        y = torch.empty(1, model.latent, rows * model.factor, columns * model.factor)
+        z = np.empty((model.config.M, rows, columns), np.float32)
+        side, reach = self._tiles(tile, width, height)
         with _exact_float32(self.device):
-            for window in windows(rows, columns, tile_cells(tile, width, height, stride), reach):
+            for window in windows(rows, columns, side, reach):
                 pixels = rgb[scaled(window.outer, stride)]
                 x = torch.from_numpy(pixels.copy()).to(self.device)
                 x = x.permute(2, 0, 1)[None].float().div_(255)  # [1, 3, H, W], channels last
-                part = self.model.analyse(x)[1][0]
-                z[(..., *window.core)] = part[(..., *window.inner)].cpu().numpy()
-        return z
+                part_y, part = model.analyse(x)
+                y[(..., *scaled(window.core, model.factor))] = part_y[
+                    (..., *scaled(window.inner, model.factor))
+                ].cpu()
+                z[(..., *window.core)] = part[0][(..., *window.inner)].cpu().numpy()
+        return y, z
+
+    def _tiles(self, tile: int | None, width: int, height: int) -> tuple[int, int]:
+        """Side of our tiles and their overlap, in cells of z; a VAE may make its own instead."""
+        side = tile_cells(tile, width, height, self.model.stride)
+        reach = self.model.reach
+        if reach is not None:
+            return side, reach
+        self.model.vae.use_tiles(side * self.model.stride)
+        return 0, 0
+
+    def _refine(self, y: Tensor, encoded: Encoded, effort: int) -> tuple[int | None, int]:
+        quality = torch.full((1,), encoded.level / (LEVELS - 1), device=self.device)
+        symbols = torch.from_numpy(encoded.symbols).to(self.device)[None].float()
+        return refine(self.model, y.to(self.device) / self.model.y_std, symbols, quality, effort)
 
     def _quantise(self, z: NDArray[np.float32], level: int) -> NDArray[np.float32]:
         symbols: NDArray[np.float32] = np.rint(z / self._steps()[level][:, None, None])
@@ -178,18 +212,18 @@ class Codec:
         """Symbols int16 [M, h, w] -> uint8 [H, W, 3]."""
         level = torch.full((1,), container.level / (LEVELS - 1), device=self.device)
         seed = container.seed if options.seed is None else options.seed
+        how = Denoising(options.steps, options.scheduler, seed, options.realism, container.timestep)
         y_hat = self.model.sample(
-            torch.from_numpy(symbols).to(self.device)[None].float(), level, options.steps,
-            options.scheduler, seed, options.realism, container.timestep,
-        )  # fmt: skip
+            torch.from_numpy(symbols).to(self.device)[None].float(), level, how
+        )
         rows, columns = container.z_shape
         stride, width, height = container.stride, container.width, container.height
         rgb = np.empty((rows * stride, columns * stride, 3), np.uint8)
-        side = tile_cells(options.tile, width, height, stride)
+        side, reach = self._tiles(options.tile, width, height)
         texture = options.realism if options.steps > 1 else 0.0
-        for window in windows(rows, columns, side, self.model.reach):
-            part = y_hat[(..., *window.outer)]
-            size = (part.shape[2] * stride, part.shape[3] * stride)
+        for window in windows(rows, columns, side, reach):
+            part = y_hat[(..., *scaled(window.outer, self.model.factor))]
+            size = tuple(n * self.model.vae.stride for n in part.shape[2:])
             x_hat = self.model.reconstruct(part, size, texture)
             pixels = x_hat[0].clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0)
             rgb[scaled(window.core, stride)] = pixels[scaled(window.inner, stride)].cpu().numpy()
@@ -199,7 +233,7 @@ class Codec:
 def encode(image: Image.Image, options: EncodeOptions | None = None) -> bytes:
     """A Pillow image -> the bytes of a .bkc file; see ``Codec.encode``."""
     options = options or EncodeOptions()
-    return Codec(options.model, options.device).encode(image, options)
+    return Codec(options.model, options.device, options.backbone).encode(image, options)
 
 
 def decode(data: bytes, options: DecodeOptions | None = None) -> Image.Image:
@@ -234,8 +268,8 @@ def codec_for(container: Container, options: DecodeOptions) -> Codec:
             raise UnsupportedError(
                 f"the file needs the bundle {wanted.hex()}, {path} is {found.hex()}"
             )
-        return Codec(path, options.device)
-    return Codec(find_fingerprint(container.fingerprint), options.device)
+        return Codec(path, options.device, options.backbone)
+    return Codec(find_fingerprint(container.fingerprint), options.device, options.backbone)
 
 
 def _luma(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -272,6 +306,8 @@ def check_encode(options: EncodeOptions) -> None:
         value = getattr(options, name)
         if value is not None and not 0 < value < float("inf"):
             raise UsageError(f"{name} {value}: must be above 0 and finite")
+    if not 0 <= options.effort <= MAX_EFFORT:
+        raise UsageError(f"effort {options.effort}: not in 0..{MAX_EFFORT}")
     check_alpha(options.alpha)
     unknown = options.strip - {"icc", "exif", "xmp"}
     if unknown:

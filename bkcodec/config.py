@@ -34,6 +34,26 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Backbone:
+    """Where pretrained parts come from.
+
+    Attributes:
+        bk_sdm: of VAE and U-Net: a directory in diffusers layout, a name that ``bkcodec models
+            add`` recorded, or OWNER/NAME@COMMIT of a repository.
+        vae: the same, of another VAE for the same latents.
+        unet: "auto" uses the U-Net of ``bk_sdm`` where it has one, "own" the bundle's, "bk-sdm"
+            insists.
+    """
+
+    bk_sdm: str | None = None
+    vae: str | None = None
+    unet: str = "auto"
+
+
+NO_BACKBONE = Backbone()
+
+
+@dataclass(frozen=True, slots=True)
 class EncodeOptions:
     """How an image becomes bytes.
 
@@ -46,6 +66,9 @@ class EncodeOptions:
         tile: side in pixels of the tiles that the networks see; 0 = whole image; None = auto.
         strip: any of "exif", "xmp", "icc"; these are not stored.
         alpha: "keep", "drop", or a colour (Pillow's names and #rrggbb) to composite onto.
+        effort: 1 searches the timestep at which a decoder's U-Net comes closest to the latent, 2
+            also the seed for several steps; the file tells the decoder. 0 searches nothing.
+        backbone: where pretrained parts come from, for bundles that need some.
     """
 
     quality: float | None = None
@@ -56,6 +79,8 @@ class EncodeOptions:
     tile: int | None = None
     strip: frozenset[str] = frozenset()
     alpha: str = "keep"
+    effort: int = 0
+    backbone: Backbone = NO_BACKBONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +94,7 @@ class DecodeOptions:
         seed: of the noise that two steps or more start from; None = what the file says.
         device, tile: as in EncodeOptions.
         limits: what is accepted before anything is allocated.
+        backbone: as in EncodeOptions.
         model_path: name or file of the one bundle to decode with; None = the installed one that
             the file names. A ``Codec`` has its own and ignores this.
     """
@@ -80,6 +106,7 @@ class DecodeOptions:
     device: str = "auto"
     tile: int | None = None
     limits: Limits = Limits()
+    backbone: Backbone = NO_BACKBONE
     model_path: str | None = None
 
 

@@ -19,7 +19,7 @@ from bkcodec.errors import UnsupportedError
 from bkcodec.models.blocks import interpolate_rows
 from bkcodec.models.compression import BkSdmCompression, ModelConfig
 from bkcodec.models.dct import dct_basis
-from bkcodec.models.diffusion import make_scheduler, philox_noise
+from bkcodec.models.diffusion import beta_schedule, make_scheduler, philox_noise
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_steps_shrink_as_quality_grows(codec: Codec) -> None:
 @pytest.mark.parametrize("name", ["ddim", "dpm++", "euler", "lcm"])
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "scaled_linear"])
 def test_schedulers_start_where_they_are_told(name: str, schedule: str) -> None:
-    scheduler = make_scheduler(name, schedule, 1000, 400)
+    scheduler = make_scheduler(name, beta_schedule(schedule, 1000), 400)
     scheduler.set_timesteps(4)
     assert int(scheduler.timesteps[0]) == 400 and len(scheduler.timesteps) == 4
 

@@ -89,9 +89,9 @@ class Ceiling:
         rows, columns = x.shape[2] // stride, x.shape[3] // stride
         side = tile_cells(None, image.width, image.height, stride)
         with torch.inference_mode():
-            for window in windows(rows, columns, side, 2 * model.reach):
+            for window in windows(rows, columns, side, 2 * (model.reach or 0)):
                 part = x[(..., *scaled(window.outer, stride))].to(self.codec.device)
-                y = model.vae.encoder(part) / model.y_std
+                y = model.vae.encode(part) / model.y_std
                 x_hat = model.reconstruct(y, (part.shape[2], part.shape[3])).cpu()
                 inner = x_hat[(..., *scaled(window.inner, stride))]
                 out[(..., *scaled(window.core, stride))] = inner

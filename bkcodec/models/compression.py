@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,56 +14,27 @@ from bkcodec.config import LEVELS
 from bkcodec.context import ContextPrior
 from bkcodec.entropy import SymbolCoder, Tables
 from bkcodec.models.blocks import QualityEmbedding
-from bkcodec.models.diffusion import BETA_SCHEDULES, denoise, make_scheduler
+from bkcodec.models.diffusion import Denoising, beta_schedule, denoise, make_scheduler
 from bkcodec.models.hyperprior import HYPER_DEPTH, HyperDecoder, HyperEncoder, Quantiser
+from bkcodec.models.latent import FACTOR, LATENT, LatentHyperDecoder, LatentHyperEncoder, LatentUNet
+from bkcodec.models.sd import SdUNet, SdVae, custom_autoencoder
+from bkcodec.models.sizes import ModelConfig
 from bkcodec.models.unet import DenoisingUNet
 from bkcodec.models.vae import TEXTURE_DEPTH, Vae
 
-MAX_DEPTH = 64  # of a row of residual blocks
+CORRELATION_UNIT = 1000  # correlations are stored in thousandths
 
 
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """Sizes of the custom networks and constants of the quality ladder.
+class Belief(NamedTuple):
+    """What the decoder knows about y from z_hat, all standardised.
 
-    Attributes:
-        N: width of the custom VAE at 1/8 resolution (twice that at 1/16).
-        M: channels of z, and of the custom VAE's latent y.
-        encoder_depths, decoder_depths: residual blocks of the custom VAE at 1/8 and at 1/16.
-        anchors: rows of the per-quality tables.
-        coarsest, finest: initial quantisation steps at quality 0 and 1, in units of
-            orthonormal DCT coefficients of an image in -1..1.
-        t_coarsest, t_finest: timesteps at which the denoiser starts at quality 0 and 1.
-        schedule, train_timesteps: the noise schedule, a key of ``diffusion.BETA_SCHEDULES``.
+    ``correction`` is added to what a pretrained U-Net makes of it; without one it is None.
     """
 
-    N: int = 128
-    M: int = 224
-    encoder_depths: tuple[int, int] = (3, 4)
-    decoder_depths: tuple[int, int] = (4, 4)
-    anchors: int = 10
-    coarsest: float = 1.28
-    finest: float = 0.052
-    t_coarsest: int = 600
-    t_finest: int = 60
-    schedule: str = "scaled_linear"
-    train_timesteps: int = 1000
-
-    def __post_init__(self) -> None:
-        sizes = (self.N, self.M, self.anchors, *self.encoder_depths, *self.decoder_depths)
-        timesteps = (self.t_coarsest, self.t_finest)
-        if not all(isinstance(n, int) and 1 <= n <= 4096 for n in sizes) or len(sizes) != 7:
-            raise ValueError(f"sizes of networks {sizes}")
-        if max(sizes[3:]) > MAX_DEPTH:
-            raise ValueError(f"depths of networks {sizes[3:]}")
-        if self.schedule not in BETA_SCHEDULES or not 1 <= self.train_timesteps <= 10_000:
-            raise ValueError(f"schedule {self.schedule}, {self.train_timesteps} timesteps")
-        if not all(0 <= t < self.train_timesteps for t in timesteps):
-            raise ValueError(f"timesteps {timesteps}")
-
-    def as_dict(self) -> dict[str, Any]:
-        """For a bundle's header."""
-        return asdict(self)
+    mean: Tensor  # [B, latent, h, w]
+    log_scale: Tensor  # [B, latent, h, w]
+    embedding: Tensor  # [B, EMBEDDING], of the quality
+    correction: Tensor | None
 
 
 class BkSdmCompression(nn.Module):
@@ -77,71 +47,203 @@ class BkSdmCompression(nn.Module):
 
     Qualities are floats in 0..1 here (the command line's 0..100 over 100). ``prior`` codes the
     symbols; without one there are no likelihoods and no strings.
+
+    Args:
+        config: sizes of the custom networks; its ``space`` decides which they are.
+        diffusion_steps: denoising steps that ``decompress`` takes.
+        vae: a pretrained VAE in place of the custom one ("sd" space only).
+        backbone: a pretrained U-Net that takes over from the custom one ("sd" space only).
+
+    Raises:
+        ValueError: pretrained parts for another space.
     """
 
     prior: Tables | ContextPrior | None = None
+    correlation: Tensor
 
-    def __init__(self, config: ModelConfig, diffusion_steps: int = 1) -> None:
+    def __init__(
+        self, config: ModelConfig, diffusion_steps: int = 1, vae: SdVae | None = None,
+        backbone: SdUNet | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.config = config
         self.diffusion_steps = diffusion_steps
-        latent, width = config.M, 2 * config.N
-        self.vae = Vae(latent, config.N, config.encoder_depths, config.decoder_depths)
-        self.h_a = HyperEncoder(latent, config.M, width)
-        self.h_s = HyperDecoder(latent, config.M, width)
-        self.unet = DenoisingUNet(latent, width)
+        self.backbone = backbone
+        self.has_own_vae = vae is None
+        self.vae: Any
+        self.h_a: nn.Module
+        self.h_s: nn.Module
+        self.unet: Any
+        depths = (config.encoder_depths, config.decoder_depths)
+        if config.space == "sd":
+            self.factor, self.latent = FACTOR, LATENT
+            self.vae = SdVae(custom_autoencoder()) if vae is None else vae
+            self.h_a = LatentHyperEncoder(config.M, config.N, depths[0])
+            self.h_s = LatentHyperDecoder(config.M, config.N, depths[1])
+            self.unet = LatentUNet(config.N)
+            start = torch.linspace(0.5, 0.97, LEVELS) * CORRELATION_UNIT
+            self.register_buffer("correlation", start.to(torch.int16))
+        else:
+            if vae is not None or backbone is not None:
+                raise ValueError("pretrained parts need the latent space of Stable Diffusion")
+            self.factor, self.latent = 1, config.M
+            latent, width = config.M, 2 * config.N
+            self.vae = Vae(latent, config.N, *depths)
+            self.h_a = HyperEncoder(latent, config.M, width)
+            self.h_s = HyperDecoder(latent, config.M, width)
+            self.unet = DenoisingUNet(latent, width)
         self.quantiser = Quantiser(config.M, config.anchors, config.coarsest, config.finest)
         self.embedding = QualityEmbedding(config.anchors)
 
     @property
     def stride(self) -> int:
         """Pixels a cell of z."""
-        return self.vae.encoder.stride
+        return int(self.vae.stride) * self.factor
 
     @property
-    def reach(self) -> int:
+    def reach(self) -> int | None:
         """Cells of z on each side that matter for a cell's code, or a cell's picture.
 
-        One for each 3x3 window at 1/16, half of one for each at 1/8, in the encoder and h_a or in
-        the decoder. (The U-Net sees all of a picture at once.)
+        In the own space one for each 3x3 window at 1/16, half of one for each at 1/8, in the
+        encoder and h_a or in the decoder. (The U-Net sees all of a picture at once.) None where
+        everything matters: the VAE then makes its own tiles.
         """
         c = self.config
-        encoder = c.encoder_depths[1] + c.encoder_depths[0] / 2 + HYPER_DEPTH
-        decoder = c.decoder_depths[1] + (c.decoder_depths[0] + TEXTURE_DEPTH) / 2
-        return math.ceil(max(encoder, decoder))
+        (fine_a, coarse_a), (fine_s, coarse_s) = c.encoder_depths, c.decoder_depths
+        if c.space == "sd":
+            if self.vae.reach is None:
+                return None
+            encoder, decoder = (cells / FACTOR for cells in self.vae.reach)
+            return math.ceil(max(encoder + fine_a / 2 + coarse_a, decoder))
+        encoder = coarse_a + fine_a / 2 + HYPER_DEPTH
+        return math.ceil(max(encoder, coarse_s + (fine_s + TEXTURE_DEPTH) / 2))
+
+    def own_state(self) -> dict[str, Tensor]:
+        """The state that belongs into a bundle: all but what pretrained parts brought along."""
+        borrowed = ("backbone.", *(() if self.has_own_vae else ("vae.",)))
+        return {k: v for k, v in self.state_dict().items() if not k.startswith(borrowed)}
+
+    def load_own(self, state: dict[str, Tensor]) -> None:
+        """Load what ``own_state`` gave, and nothing else.
+
+        Raises:
+            RuntimeError: a tensor is missing, unknown or of another shape.
+        """
+        differing = self.own_state().keys() ^ state.keys()
+        if differing:
+            raise RuntimeError(f"missing or unknown tensors: {', '.join(sorted(differing)[:3])}")
+        self.load_state_dict(state, strict=False)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """X [B, 3, H, W] in 0..1, any size -> y [B, latent, ., .], padded to whole cells of z."""
+        y: Tensor = self.vae.encode(self.pad(x))
+        return y
 
     def analyse(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """X [B, 3, H, W] in 0..1, any size -> y, z [B, M, ceil(H/16), ceil(W/16)]."""
-        y = self.vae.encoder(self.pad(x))
+        """X [B, 3, H, W] in 0..1, any size -> y, z [B, M, ceil(H / stride), ceil(W / stride)]."""
+        y = self.encode(x)
         return y, self.h_a(y)
 
-    def hyper_synthesis(self, z_hat: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """z_hat -> standardised mean and log scale of y, and the quality embedding."""
+    def hyper_synthesis(self, z_hat: Tensor, quality: Tensor) -> Belief:
+        """z_hat -> what it says about y."""
         embedding = self.embedding(quality)
-        mean, log_scale = self.h_s(z_hat, embedding)
-        return mean / self.y_std, log_scale, embedding
+        mean, log_scale, *rest = self.h_s(z_hat, embedding)
+        correction = rest[0] if rest and self.backbone is not None else None
+        return Belief(mean / self.y_std, log_scale, embedding, correction)
 
     def start_timestep(self, quality: Tensor) -> Tensor:
         """Quality [B] in 0..1 -> the (float, whole) timestep at which denoising starts [B]."""
         c = self.config
-        return (c.t_coarsest + (c.t_finest - c.t_coarsest) * quality).round()
+        if self.backbone is None:
+            return (c.t_coarsest + (c.t_finest - c.t_coarsest) * quality).round()
+        levels = (quality * (LEVELS - 1)).round().long()
+        rho = self.correlation[levels].float() / CORRELATION_UNIT
+        return torch.tensor([float(self.backbone.start_timestep(r)) for r in rho.tolist()]).to(
+            quality
+        )
 
-    def denoise_once(
-        self, mean: Tensor, log_scale: Tensor, quality: Tensor, embedding: Tensor
-    ) -> Tensor:
-        """One step from y_t = mean: the estimate with the least distortion, standardised."""
-        t = self.start_timestep(quality)
-        return self.unet(mean, mean, log_scale, t, embedding)
+    @property
+    def timesteps(self) -> int:
+        """Of the noise schedule of the U-Net in use."""
+        return self.config.train_timesteps if self.backbone is None else len(self.backbone.betas)
+
+    def denoise_once(self, belief: Belief, quality: Tensor, t: Tensor | None = None) -> Tensor:
+        """One step from the mean: the estimate with the least distortion, standardised.
+
+        ``t`` [B]: the timestep; None = what the quality says.
+        """
+        t = self.start_timestep(quality) if t is None else t
+        if self.backbone is None:
+            y_hat: Tensor = self.unet(
+                belief.mean, belief.mean, belief.log_scale, t, belief.embedding
+            )
+            return y_hat
+        return self._predict(self.backbone.from_mean(belief.mean, int(t[0])), t, belief)
+
+    def _predict(self, y_t: Tensor, t: Tensor, belief: Belief) -> Tensor:
+        """x0-prediction for a noisy latent, in a chain of several steps or by a backbone."""
+        y_hat: Tensor
+        if self.backbone is None:
+            mean, log_scale, embedding, _ = belief
+            y_hat = self.unet(y_t, mean, log_scale, t, embedding, texture=True)
+            return y_hat
+        y_hat = self.backbone(y_t, t)
+        return y_hat if belief.correction is None else y_hat + belief.correction
+
+    def denoise(self, belief: Belief, quality: Tensor, how: Denoising) -> Tensor:
+        """What the decoder knows -> standardised y_hat, with every decoder control.
+
+        Args:
+            belief: of one picture.
+            quality: [1], 0..1.
+            how: steps, scheduler, seed, realism, timestep.
+        """
+        start = self.start_timestep(quality)
+        if how.timestep is not None:
+            start = torch.full_like(quality, min(how.timestep, self.timesteps - 1))
+        if how.steps == 1:
+            denoised = self.denoise_once(belief, quality, start)
+        else:
+            denoised = self.sample_chain(belief, int(start[0]), how)
+        return belief.mean + how.realism * (denoised - belief.mean)
+
+    def sample_chain(
+        self, belief: Belief, start: int, how: Denoising, last: int | None = None,
+        gradient_at: int | None = None,
+    ) -> Tensor:  # fmt: skip
+        """The last prediction of a chain of two steps or more from timestep ``start``.
+
+        ``last`` ends the chain early (counted from 1). With ``gradient_at`` (counted from 0) only
+        that step's prediction gets a gradient, else all do.
+        """
+        backbone = self.backbone
+        betas = (
+            beta_schedule(self.config.schedule, self.config.train_timesteps)
+            if backbone is None else backbone.betas
+        )  # fmt: skip
+        chain = make_scheduler(how.scheduler, betas, start)
+        position = 0
+
+        def predict(y_t: Tensor, t: Tensor) -> Tensor:
+            nonlocal position
+            wanted = torch.is_grad_enabled() and gradient_at in (None, position)
+            position += 1
+            with torch.set_grad_enabled(wanted):
+                return self._predict(y_t, t, belief)
+
+        steps = min(how.steps, start + 1)
+        return denoise(predict, belief.mean, belief.log_scale, chain, steps, how.seed, last)
 
     def reconstruct(self, y_hat: Tensor, size: tuple[int, int], texture: float = 0.0) -> Tensor:
         """Standardised y_hat -> x_hat [B, 3, *size], not clipped; ``texture``: see the decoder."""
-        x_hat = self.vae.decoder(y_hat * self.y_std, texture)
+        x_hat: Tensor = self.vae.decode(y_hat * self.y_std, texture)
         return x_hat[..., : size[0], : size[1]]
 
     @property
     def y_std(self) -> Tensor:
         """Spread of y, [1, latent, 1, 1]."""
-        return self.vae.y_std[None, :, None, None]
+        spread: Tensor = self.vae.y_std
+        return spread[None, :, None, None]
 
     def pad(self, x: Tensor) -> Tensor:
         """Repeat the right and bottom edges up to a multiple of the stride."""
@@ -174,49 +276,21 @@ class BkSdmCompression(nn.Module):
             symbols, likelihoods["z"] = (
                 torch.from_numpy(np.stack(part)).to(symbols) for part in zip(*pairs, strict=True)
             )
-        y_hat = self.synthesise(symbols, quality)
+        y_hat = torch.cat([
+            self.denoise_once(self.believe(symbols[i : i + 1], q), q)
+            for i, q in enumerate(quality.split(1))
+        ])  # fmt: skip
         x_hat = self.reconstruct(y_hat, (x.shape[-2], x.shape[-1]))
         return {"x_hat": x_hat, "y": y, "z": z, "y_hat": y_hat * self.y_std, "symbols": symbols,
                 "likelihoods": likelihoods}  # fmt: skip
 
-    def synthesise(self, symbols: Tensor, quality: Tensor) -> Tensor:
-        """Integer symbols [B, M, h, w] -> standardised y_hat in one denoising step."""
-        z_hat = self.quantiser.dequantise(symbols, quality)
-        mean, log_scale, embedding = self.hyper_synthesis(z_hat, quality)
-        return self.denoise_once(mean, log_scale, quality, embedding)
+    def believe(self, symbols: Tensor, quality: Tensor) -> Belief:
+        """Integer symbols [B, M, h, w] -> what they say about y."""
+        return self.hyper_synthesis(self.quantiser.dequantise(symbols, quality), quality)
 
-    def sample(
-        self, symbols: Tensor, quality: Tensor, steps: int, scheduler: str = "ddim",
-        seed: int = 0, realism: float = 1.0, timestep: int | None = None,
-    ) -> Tensor:  # fmt: skip
-        """Turn symbols into a standardised y_hat, with every decoder control.
-
-        Args:
-            symbols: integers [1, M, h, w].
-            quality: [1], 0..1.
-            steps: 1 gives the least distortion, 2 and more give texture.
-            scheduler: one of ``diffusion.SCHEDULERS``; matters from 2 steps on.
-            seed: of the noise, from 2 steps on.
-            realism: 0..1, weight of the denoised latent against the mean.
-            timestep: where denoising starts; None = what the quality says.
-        """
-        z_hat = self.quantiser.dequantise(symbols, quality)
-        mean, log_scale, embedding = self.hyper_synthesis(z_hat, quality)
-        start = (
-            self.start_timestep(quality) if timestep is None else torch.full_like(quality, timestep)
-        )
-
-        def predict(y_t: Tensor, t: Tensor) -> Tensor:
-            return self.unet(y_t, mean, log_scale, t, embedding, texture=steps > 1)
-
-        if steps == 1:
-            denoised = predict(mean, start)
-        else:
-            c = self.config
-            chain = make_scheduler(scheduler, c.schedule, c.train_timesteps, int(start.item()))
-            steps = min(steps, int(start.item()) + 1)
-            denoised = denoise(predict, mean, log_scale, chain, steps, seed)
-        return mean + realism * (denoised - mean)
+    def sample(self, symbols: Tensor, quality: Tensor, how: Denoising) -> Tensor:
+        """Integer symbols [1, M, h, w] -> a standardised y_hat; see ``denoise``."""
+        return self.denoise(self.believe(symbols, quality), quality, how)
 
     @torch.no_grad()
     def compress(self, x: Tensor, quality: float = 0.5) -> dict[str, object]:
@@ -233,7 +307,7 @@ class BkSdmCompression(nn.Module):
     def decompress(
         self, strings: list[list[bytes]], shape: tuple[int, int], quality: float = 0.5
     ) -> dict[str, Tensor]:
-        """Inverse of ``compress``: {"x_hat": [B, 3, 16 h, 16 w] in 0..1}; the caller crops.
+        """Inverse of ``compress``: {"x_hat": [B, 3, h * stride, w * stride]}; the caller crops.
 
         Raises:
             FormatError: a string that cannot come from ``compress`` at this quality and shape.
@@ -244,7 +318,7 @@ class BkSdmCompression(nn.Module):
         level = torch.full((1,), quality).to(symbols)
         images = [
             self.reconstruct(
-                self.sample(one[None], level, self.diffusion_steps),
+                self.sample(one[None], level, Denoising(self.diffusion_steps)),
                 (shape[0] * self.stride, shape[1] * self.stride),
                 float(self.diffusion_steps > 1),
             )
@@ -256,3 +330,7 @@ class BkSdmCompression(nn.Module):
         if self.prior is None:
             raise ValueError("a model without a prior cannot compress")
         return self.prior.level(round(quality * (LEVELS - 1)))
+
+
+# The field's name for the configuration stays importable from here.
+__all__ = ["Belief", "BkSdmCompression", "ModelConfig"]

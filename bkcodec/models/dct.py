@@ -13,6 +13,14 @@ STRIDE = 16
 _LUMA_CHROMA = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
 
 
+def dct_matrix(n: int) -> Tensor:
+    """The orthonormal DCT-II of n samples, [frequency, sample]."""
+    k = torch.arange(n, dtype=torch.float32)
+    dct = torch.cos(math.pi * (2 * k[None] + 1) * k[:, None] / (2 * n)) * math.sqrt(2 / n)
+    dct[0] /= math.sqrt(2)
+    return dct
+
+
 def dct_basis(channels: int) -> Tensor:
     """The ``channels`` DCT basis vectors that carry most energy in photos.
 
@@ -21,10 +29,7 @@ def dct_basis(channels: int) -> Tensor:
         ``torch.nn.functional.pixel_unshuffle(x, 16)``. Rows are ordered by falling energy
         under the usual 1/f model of natural images, chroma counted as weaker than luma.
     """
-    k = torch.arange(STRIDE, dtype=torch.float32)
-    dct = torch.cos(math.pi * (2 * k[None] + 1) * k[:, None] / (2 * STRIDE))
-    dct *= math.sqrt(2 / STRIDE)
-    dct[0] /= math.sqrt(2)
+    k, dct = torch.arange(STRIDE, dtype=torch.float32), dct_matrix(STRIDE)
     colour = _LUMA_CHROMA / _LUMA_CHROMA.norm(dim=1, keepdim=True)
     basis = torch.einsum("ac,ui,vj->auvcij", colour, dct, dct).reshape(3 * STRIDE**2, -1)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 # Our names of noise schedules -> diffusers' names.
@@ -14,6 +16,26 @@ BETA_SCHEDULES = {
     "linear": "linear", "cosine": "squaredcos_cap_v2", "scaled_linear": "scaled_linear",
 }  # fmt: skip
 SCHEDULERS = ("ddim", "dpm++", "euler", "lcm")
+
+
+@dataclass(frozen=True, slots=True)
+class Denoising:
+    """How y_hat is made of what the hyper-decoder knows.
+
+    Attributes:
+        steps: 1 gives the least distortion, 2 and more give texture.
+        scheduler: one of SCHEDULERS; matters from 2 steps on.
+        seed: of the noise, from 2 steps on.
+        realism: 0..1, weight of the denoised latent against the mean.
+        timestep: where denoising starts; None = what the quality says.
+    """
+
+    steps: int = 1
+    scheduler: str = "ddim"
+    seed: int = 0
+    realism: float = 1.0
+    timestep: int | None = None
+
 
 Predictor = Callable[[Tensor, Tensor], Tensor]  # (y_t, t [B]) -> x0-prediction
 
@@ -24,7 +46,16 @@ def philox_noise(shape: tuple[int, ...], seed: int, stream: int, device: torch.d
     return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32)).to(device)
 
 
-def make_scheduler(name: str, schedule: str, train_timesteps: int, start: int) -> Any:
+def beta_schedule(schedule: str, train_timesteps: int) -> NDArray[np.float32]:
+    """The betas of one of our named noise schedules, [train_timesteps]."""
+    from diffusers import DDPMScheduler
+
+    full = BETA_SCHEDULES[schedule]
+    betas: NDArray[np.float32] = DDPMScheduler(train_timesteps, beta_schedule=full).betas.numpy()
+    return betas
+
+
+def make_scheduler(name: str, betas: NDArray[np.float32], start: int) -> Any:
     """A diffusers scheduler whose chain begins at timestep ``start``.
 
     The noise schedule is cut after ``start``: what would come before it never happens, because
@@ -32,17 +63,14 @@ def make_scheduler(name: str, schedule: str, train_timesteps: int, start: int) -
     """
     from diffusers import (
         DDIMScheduler,
-        DDPMScheduler,
         DPMSolverMultistepScheduler,
         EulerDiscreteScheduler,
         LCMScheduler,
     )
 
-    full = BETA_SCHEDULES[schedule]
-    betas = DDPMScheduler(train_timesteps, beta_schedule=full).betas[: start + 1].numpy()
     common = {
-        "num_train_timesteps": start + 1, "trained_betas": betas, "prediction_type": "sample",
-        "timestep_spacing": "trailing",
+        "num_train_timesteps": start + 1, "trained_betas": betas[: start + 1],
+        "prediction_type": "sample", "timestep_spacing": "trailing",
     }  # fmt: skip
     if name == "ddim":
         return DDIMScheduler(clip_sample=False, set_alpha_to_one=True, **common)

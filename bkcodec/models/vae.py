@@ -26,8 +26,6 @@ from bkcodec.models.dct import STRIDE, dct_basis
 class VaeEncoder(nn.Module):
     """x [B, 3, H, W] in 0..1 -> y [B, latent, H/16, W/16] (deterministic, ``.mode()``)."""
 
-    stride = STRIDE
-
     def __init__(self, latent: int, width: int, depths: tuple[int, int] = (3, 4)) -> None:
         super().__init__()
         self.linear = nn.Conv2d(3 * STRIDE**2, latent, 1)
@@ -81,6 +79,7 @@ class Vae(nn.Module):
     """Encoder and decoder of the custom VAE, and the per-channel spread of its latent."""
 
     y_std: Tensor
+    stride = STRIDE
 
     def __init__(
         self, latent: int, width: int, encoder_depths: tuple[int, int] = (3, 4),
@@ -91,3 +90,11 @@ class Vae(nn.Module):
         self.decoder = VaeDecoder(latent, width, decoder_depths)
         # Standard deviation of y per channel over photos; training measures it at the start.
         self.register_buffer("y_std", torch.ones(latent))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """X [B, 3, H, W] in 0..1 -> y; see ``VaeEncoder``."""
+        return self.encoder(x)
+
+    def decode(self, y_hat: Tensor, texture: float = 0.0) -> Tensor:
+        """y_hat -> x_hat; see ``VaeDecoder``."""  # noqa: D403
+        return self.decoder(y_hat, texture)

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from bkcodec.errors import InputError
+from bkcodec.models.compression import BkSdmCompression
 
 # What reading a damaged folder raises.
 BROKEN = (OSError, SafetensorError, KeyError, ValueError, RuntimeError, TypeError)
 # Files of a run's folder.
 RECORD, VALIDATION, BEST = "run.json", "validation.json", "best.safetensors"
 KEPT = 2  # checkpoints
+ADAPTER = "lora_"  # in the names of a LoRA's weights
 
 
 def save_checkpoint(
@@ -28,8 +30,8 @@ def save_checkpoint(
 ) -> None:  # fmt: skip
     """Write ``checkpoint_STEP.safetensors``; a kill leaves it out or leaves it whole."""
     tensors: dict[str, Tensor] = {}
-    tensors |= {f"networks/{k}": v for k, v in networks.state_dict().items()}
-    tensors |= {f"ema/{k}": v for k, v in ema.state_dict().items()}
+    tensors |= {f"networks/{k}": v for k, v in _own(networks).items()}
+    tensors |= {f"ema/{k}": v for k, v in _own(ema).items()}
     for index, slots in optimizer.state_dict()["state"].items():
         tensors |= {f"adam/{index}/{k}": v for k, v in slots.items()}
     path = folder / f"checkpoint_{state['step']:07d}.safetensors"
@@ -40,7 +42,19 @@ def save_checkpoint(
 
 def save_averaged(folder: Path, ema: AveragedModel, figures: dict[str, Any]) -> None:
     """Write the averaged weights alone, with their validation figures, as the run's best."""
-    _write(folder / BEST, {f"ema/{k}": v for k, v in ema.state_dict().items()}, figures)
+    _write(folder / BEST, {f"ema/{k}": v for k, v in _own(ema).items()}, figures)
+
+
+def _own(networks: nn.Module) -> dict[str, Tensor]:
+    """The state without what pretrained parts brought along; a LoRA on them is ours."""
+    models = [m for m in networks.modules() if isinstance(m, BkSdmCompression)]
+    borrowed = ["model.backbone.unet."]
+    if not all(m.has_own_vae for m in models):
+        borrowed.append("model.vae.")
+    return {
+        k: v for k, v in networks.state_dict().items()
+        if ADAPTER in k or not k.removeprefix("module.").startswith(tuple(borrowed))
+    }  # fmt: skip
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -63,8 +77,10 @@ def load_checkpoint(
             for key in file.keys():  # noqa: SIM118 (not a dict)
                 part, name = key.split("/", 1)
                 parts[part][name] = file.get_tensor(key)
-        networks.load_state_dict(parts["networks"])
-        ema.load_state_dict(parts["ema"])
+        for module, part in ((networks, parts["networks"]), (ema, parts["ema"])):
+            if part.keys() != _own(module).keys():
+                raise KeyError("other networks")
+            module.load_state_dict(part, strict=False)
         slots: dict[int, dict[str, Tensor]] = {}
         for name, value in parts["adam"].items():
             index, slot = name.split("/")

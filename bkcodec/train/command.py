@@ -6,18 +6,23 @@ import logging
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bkcodec.errors import InputError, UnsupportedError, UsageError
 from bkcodec.options import pair, positive_range, weighted_folder
 
+if TYPE_CHECKING:
+    from bkcodec.models.sizes import ModelConfig
+    from bkcodec.train.options import TrainOptions
+
 FOLDER = click.Path(path_type=Path)
 SIZES = ("N", "M", "schedule")  # of the networks; --init-from settles them
 DEPTHS = ("encoder_depths", "decoder_depths")  # may grow: new blocks start as the identity
+LAMBDA = {"own": (1.5e-4, 0.1), "sd": (0.01, 0.6)}  # trade-offs at quality 0 and 100
 EXPORT_ONLY = {"run", "prior", "name", "data_note"}
-BOTH_MODES = {"data", "output", "config"}
+BOTH_MODES = {"data", "output", "config", "bk_sdm", "vae"}
 MAX_SEED = 2**31 - 1
 
 
@@ -98,9 +103,8 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     "lambda_",
     type=positive_range,
     metavar="X|LOW:HIGH",
-    default="1.5e-4:0.1",
-    show_default=True,
-    help="Rate-distortion trade-off; a range goes over the qualities 0 to 100.",
+    help="Rate-distortion trade-off; a range goes over the qualities 0 to 100.  [default: "
+    "1.5e-4:0.1; 0.01:0.6 with a pretrained part]",
 )
 @click.option(
     "--ms-ssim-weight",
@@ -126,12 +130,13 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     "--N",
     "N",
     type=click.IntRange(8),
-    default=128,
-    show_default=True,
-    help="Width of the VAE at 1/8 resolution.",
+    help="Width of the networks at 1/8 resolution.  [default: 128; 96 with a pretrained part]",
 )
 @click.option(
-    "--M", "M", type=click.IntRange(8, 768), default=128, show_default=True, help="Channels of z."
+    "--M",
+    "M",
+    type=click.IntRange(8, 768),
+    help="Channels of z.  [default: 128; 64 with a pretrained part]",
 )
 @click.option(
     "--encoder-depths",
@@ -175,6 +180,12 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     help="Noise schedule.",
 )
 @click.option("--bk-sdm", type=FOLDER, help="BK-SDM directory, for pretrained parts.")
+@click.option("--vae", type=FOLDER, help="Directory of another VAE for the same latents.")
+@click.option(
+    "--latents",
+    type=FOLDER,
+    help="File of the photos' latents; made if missing.  [default: in the run's folder]",
+)
 @click.option("--pretrained-vae/--no-pretrained-vae", default=False, show_default=True)
 @click.option("--pretrained-unet/--no-pretrained-unet", default=False, show_default=True)
 @click.option(
@@ -221,9 +232,7 @@ def train(context: click.Context, /, **given: Any) -> None:  # fmt: skip
     _check(context, given)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     try:
-        from bkcodec.models.compression import ModelConfig
         from bkcodec.train import export, run
-        from bkcodec.train.options import TrainOptions
     except ImportError as error:
         raise UnsupportedError(
             f"training needs the extra packages ({error}): pip install 'bkcodec[train]'"
@@ -234,28 +243,54 @@ def train(context: click.Context, /, **given: Any) -> None:  # fmt: skip
             raise InputError(f"{folder}: not a folder")
     if given["run"] is not None:
         note = given["data_note"].read_text("utf-8") if given["data_note"] else None
-        export.export_run(given["run"], data, given["output"], given["name"], note, given["prior"])
+        parts = export.parts_of(given["run"], given["bk_sdm"], given["vae"])
+        export.export_run(
+            given["run"], data, given["output"], given["name"], note, given["prior"], parts
+        )
         return
-    known = {f.name for f in fields(TrainOptions)}
-    low, high = given["lambda_"]
-    options = TrainOptions(
-        lambda_min=low, lambda_max=high, context_phases=int(given["context_phases"]),
-        **{k: v for k, v in given.items() if k in known and k != "context_phases"},
-    )  # fmt: skip
-    config, init = ModelConfig(**{name: given[name] for name in SIZES}), None
+    config, init = _config(given), None
     record: dict[str, Any] = {"data": [f"{folder.name}={weight:g}" for folder, weight in data],
               "val": given["val"].name, "command": "bkcodec " + " ".join(sys.argv[1:])}  # fmt: skip
     if given["init_from"] is not None:
         init = run.load_init(given["init_from"])
         config, record["init_from"] = init.config, init.record
+    parts = run.load_parts(config, given["bk_sdm"], given["vae"], given["pretrained_unet"])
+    options = _options(given, config)
     if options.phase == "joint":
         depths = {name: given[name] for name in DEPTHS if given[name] is not None}
         config = replace(config, **depths)
     where = (options, config, data, given["val"], given["output"])
     if given["dry_run"]:
-        run.rehearse(*where, device=given["device"], init=init)
+        run.rehearse(*where, device=given["device"], init=init, parts=parts)
     else:
-        run.start(*where, record, resume=given["resume"], device=given["device"], init=init)
+        run.start(
+            *where, record, resume=given["resume"], device=given["device"], init=init, parts=parts
+        )
+
+
+def _config(given: dict[str, Any]) -> ModelConfig:
+    """Sizes of fresh networks."""
+    from bkcodec.models.sizes import ModelConfig, sd_config
+
+    sizes = {name: given[name] for name in SIZES if given[name] is not None}
+    if given["pretrained_vae"] or given["pretrained_unet"]:
+        return sd_config(**sizes)
+    return ModelConfig(**({"N": 128, "M": 128} | sizes))
+
+
+def _options(given: dict[str, Any], config: ModelConfig) -> TrainOptions:
+    from bkcodec.train.options import TrainOptions
+
+    in_sd = config.space == "sd"
+    low, high = given["lambda_"] or LAMBDA[config.space]
+    known = {f.name for f in fields(TrainOptions)} - {"context_phases", "latents"}
+    latents = None
+    if in_sd and given["phase"] != "texture":
+        latents = str(given["latents"] or given["output"] / "latents.safetensors")
+    return TrainOptions(
+        lambda_min=low, lambda_max=high, context_phases=int(given["context_phases"]),
+        latents=latents, **{k: v for k, v in given.items() if k in known},
+    )  # fmt: skip
 
 
 def _check(context: click.Context, given: dict[str, Any]) -> None:
@@ -295,8 +330,7 @@ def _check(context: click.Context, given: dict[str, Any]) -> None:
         raise UsageError("--adversarial-weight applies to --phase texture only")
     if given["lpips_weight"] and given["lpips"] is None:
         raise UsageError("--lpips-weight needs --lpips")
-    pretrained = given["pretrained_vae"] or given["pretrained_unet"]
-    if pretrained != (given["bk_sdm"] is not None):
-        raise UsageError("--bk-sdm goes with --pretrained-vae or --pretrained-unet")
-    if pretrained:
-        raise UnsupportedError("pretrained BK-SDM parts are not supported yet")
+    if given["pretrained_vae"] != (given["bk_sdm"] is not None or given["vae"] is not None):
+        raise UsageError("--pretrained-vae goes with --bk-sdm or --vae")
+    if given["pretrained_unet"] and given["bk_sdm"] is None:
+        raise UsageError("--pretrained-unet needs --bk-sdm")

@@ -28,7 +28,33 @@ GPU_SHARE = 0.5  # of the GPU's free memory that the photos may take
 Folder = tuple[Path, float]  # and its weight in the mixture
 
 
-class Photos:
+class Crops:
+    """A source of batches; what a batch holds is up to the subclass."""
+
+    n_skipped = 0  # files that could not be used
+
+    def batch(self, seed: Sequence[int], size: int, side: int) -> Tensor:
+        """Crops of ``side`` pixels of one step, [size, C, ., .]."""
+        raise NotImplementedError
+
+    def batches(
+        self, seed: int, process: int, first: int, size: int, side: int
+    ) -> Iterator[Tensor]:
+        """Batches from step ``first`` on, prepared one ahead in a thread."""
+        with ThreadPoolExecutor(1) as pool:
+            step = first
+            ahead = pool.submit(self.batch, (seed, step, process), size, side)
+            while True:
+                step += 1
+                ready = ahead
+                ahead = pool.submit(self.batch, (seed, step, process), size, side)
+                yield ready.result()
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+
+class Photos(Crops):
     """The readable photos of some folders whose short side is at least ``min_side`` pixels.
 
     Args:
@@ -79,19 +105,6 @@ class Photos:
         rng = np.random.default_rng(seed)
         x = torch.stack([self.crop(rng, side) for _ in range(size)])
         return x.div_(255).contiguous(memory_format=torch.channels_last)
-
-    def batches(
-        self, seed: int, process: int, first: int, size: int, side: int
-    ) -> Iterator[Tensor]:
-        """Batches from step ``first`` on, prepared one ahead in a thread."""
-        with ThreadPoolExecutor(1) as pool:
-            step = first
-            ahead = pool.submit(self.batch, (seed, step, process), size, side)
-            while True:
-                step += 1
-                ready = ahead
-                ahead = pool.submit(self.batch, (seed, step, process), size, side)
-                yield ready.result()
 
     def __len__(self) -> int:
         return len(self.images)

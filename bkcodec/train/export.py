@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from bkcodec.bundle import Bundle, find_bundle, load_bundle, save_bundle, shipped_bundles
 from bkcodec.config import LEVELS
@@ -19,18 +20,22 @@ from bkcodec.context import ContextPrior
 from bkcodec.entropy import Tables
 from bkcodec.errors import InputError
 from bkcodec.files import write_whole
-from bkcodec.models.compression import BkSdmCompression, ModelConfig
+from bkcodec.models.compression import CORRELATION_UNIT, BkSdmCompression, ModelConfig
 from bkcodec.tables import Floats, build_tables, laplace_cumulative
 from bkcodec.train.checkpoint import load_run
 from bkcodec.train.context import ContextNetwork
 from bkcodec.train.data import Folder, Photos
 from bkcodec.train.freeze import Counter, freeze
+from bkcodec.train.latent import Latents
+from bkcodec.train.loop import NO_PARTS, Parts
 from bkcodec.train.options import TrainOptions
+from bkcodec.train.run import load_parts
 
 log = logging.getLogger(__name__)
 
 SAMPLES = 200_000  # cells of z a channel that the tables are counted over
 COUNTED_PHOTOS = 256  # at most; evenly spread over the folder
+CALIBRATED_LEVELS = 9
 COUNTED_LEVELS = 4  # a photo, when the context prior's tables are counted
 TAIL_SHARE = 0.01  # weight of a wide Laplace distribution, for what the photos did not show
 HEADROOM = 1.5  # tables reach this much further than the largest value seen
@@ -38,7 +43,7 @@ HEADROOM = 1.5  # tables reach this much further than the largest value seen
 
 def export_run(
     run: Path, data: Sequence[Folder], path: Path, name: str, note: str | None = None,
-    prior: str = "context",
+    prior: str = "context", parts: Parts = NO_PARTS,
 ) -> Bundle:  # fmt: skip
     """Write the bundle of a run's best averaged weights, with its provenance record beside it.
 
@@ -54,6 +59,7 @@ def export_run(
         name: of the bundle.
         note: where the photos come from and under which licences.
         prior: "context" or "factorized".
+        parts: the pretrained parts that the run was trained around.
 
     Raises:
         InputError: not a run's folder, or one without a checkpoint.
@@ -63,11 +69,11 @@ def export_run(
         config, options = ModelConfig(**record["model"]), TrainOptions(**record["options"])
     except (TypeError, ValueError) as error:
         raise InputError(f"{run}: a run of another version ({error})") from error
-    model = BkSdmCompression(config)
-    model.load_state_dict(averaged["model"])
+    model = BkSdmCompression(config, vae=parts.vae)
+    model.load_own(averaged["model"])
     model.eval().requires_grad_(False)
-    half = {k: v.half() if _can_shrink(k) else v for k, v in model.state_dict().items()}
-    model.load_state_dict({k: v.float() for k, v in half.items()})  # what a decoder will see
+    half = {k: v.half() if _can_shrink(k) else v for k, v in model.own_state().items()}
+    model.load_own({k: v.float() for k, v in half.items()})  # what a decoder will see
     coder: Tables | ContextPrior
     if options.phase == "texture":
         start = load_bundle(find_bundle(record["init_from"]["path"]))
@@ -75,15 +81,18 @@ def export_run(
             raise InputError(f"{start.path}: not the bundle any more that {run} started from")
         coder = start.prior
     else:
-        photos = Photos(data, model.stride)
+        planes = _planes(model, data, options, parts)
         network = ContextNetwork(options.context(config.M), config.anchors)
         network.load_state_dict(averaged["prior"])
         network.eval().requires_grad_(False)
-        coder = count_tables(model, photos, network if prior == "context" else None)
+        coder = count_tables(model, planes, network if prior == "context" else None)
+        if config.space == "sd":
+            half["correlation"] = calibrate(model, planes)
     provenance = {**record, "photos": note, "commit": _commit()}
     header = {
         "name": name, "licence": "MIT", "stride": model.stride,
-        "parts": {"vae": "custom", "hyperprior": "custom", "unet": "custom"},
+        "parts": {"vae": "pretrained" if parts.vae is not None else "custom",
+                  "hyperprior": "custom", "unet": "custom"},
         "model": config.as_dict(), "provenance": provenance,
     }  # fmt: skip
     bundle = save_bundle(path, header, {k: v.cpu().numpy() for k, v in half.items()}, coder)
@@ -94,13 +103,26 @@ def export_run(
     return bundle
 
 
+def parts_of(run: Path, bk_sdm: Path | None, vae: Path | None) -> Parts:
+    """The pretrained parts for exporting a run.
+
+    Raises:
+        InputError: not a run's folder.
+        UsageError: the run needs a VAE and none is given, or the other way round.
+    """
+    record, _ = load_run(run)
+    return load_parts(ModelConfig(**record["model"]), bk_sdm, vae, with_unet=False)
+
+
 @torch.inference_mode()
 def count_tables(
-    model: BkSdmCompression, photos: Photos, network: ContextNetwork | None
+    model: BkSdmCompression, latents: list[Tensor], network: ContextNetwork | None
 ) -> Tables | ContextPrior:
-    """The prior that codes files: factorized, or with a trained network the context prior."""
-    chosen = photos.images[:: -(-len(photos) // COUNTED_PHOTOS)]
-    planes = [_analyse(model, image) for image in chosen]
+    """The prior that codes files: factorized, or with a trained network the context prior.
+
+    ``latents``: y [1, latent, ., .] of some training photos.
+    """
+    planes = [model.h_a(y)[0].numpy() for y in latents]
     steps = model.quantiser.step(torch.linspace(0, 1, LEVELS))[:, :, 0, 0].numpy()
     factorized = _count_channels(planes, steps)
     if network is None:
@@ -147,11 +169,44 @@ def _some_levels(index: int) -> Iterator[int]:
     return (int((k + offset) * distance) for k in range(COUNTED_LEVELS))
 
 
-def _analyse(model: BkSdmCompression, image: torch.Tensor) -> NDArray[np.float32]:
-    height, width = (side // model.stride * model.stride for side in image.shape[1:])
-    x = image[None, :, :height, :width].float() / 255
-    z: NDArray[np.float32] = model.analyse(x)[1][0].numpy()
-    return z
+@torch.inference_mode()
+def _planes(
+    model: BkSdmCompression, data: Sequence[Folder], options: TrainOptions, parts: Parts
+) -> list[Tensor]:
+    """Y of some training photos, cut to whole cells of z."""
+    photos = Photos(data, model.stride)
+    each = -(-len(photos) // COUNTED_PHOTOS)
+    if options.latents is not None and parts.vae is not None and Path(options.latents).exists():
+        cached = Latents(photos, parts.vae, Path(options.latents)).planes
+        whole = cached[:: -(-len(cached) // COUNTED_PHOTOS)]
+        return [_whole(plane[None].float(), model.factor) for plane in whole]
+    chosen = [image[None].float() / 255 for image in photos.images[::each]]
+    return [model.encode(_whole(x, model.stride)) for x in chosen]
+
+
+def _whole(plane: Tensor, cell: int) -> Tensor:
+    height, width = (side // cell * cell for side in plane.shape[-2:])
+    return plane[..., :height, :width]
+
+
+@torch.inference_mode()
+def calibrate(model: BkSdmCompression, latents: list[Tensor]) -> Tensor:
+    """Correlation of y and its mean at every level, int16 [levels], in thousandths.
+
+    Measured at a few levels over all photos, linear in between.
+    """
+    anchors = np.linspace(0, LEVELS - 1, CALIBRATED_LEVELS).round()
+    found = []
+    for level in anchors:
+        quality = torch.tensor([level / (LEVELS - 1)], dtype=torch.float32)
+        step = model.quantiser.step(quality)
+        sums = np.zeros(3)
+        for y in latents:
+            mean = model.believe((model.h_a(y) / step).round(), quality).mean
+            sums += [float((a * b).sum()) for a, b in ((y, mean), (y, y), (mean, mean))]
+        found.append(sums[0] / np.sqrt(sums[1] * sums[2]))
+    between = np.interp(np.arange(LEVELS), anchors, found)
+    return torch.from_numpy(np.rint(between * CORRELATION_UNIT).astype(np.int16))
 
 
 def _update_manifest(bundle: Bundle) -> None:
@@ -166,8 +221,8 @@ def _update_manifest(bundle: Bundle) -> None:
         "licence": bundle.header["licence"],
         "origin": f"bkcodec train; see {bundle.path.stem}.provenance.json",
     }  # fmt: skip
-    others = [e for e in content["bundles"] if e["name"] != bundle.name]
-    text = json.dumps({"bundles": [entry, *others]}, indent=2) + "\n"
+    entries = {e["name"]: e for e in content["bundles"]} | {bundle.name: entry}
+    text = json.dumps({"bundles": list(entries.values())}, indent=2) + "\n"
     write_whole(manifest, text.encode(), force=True)
     shipped_bundles.cache_clear()
 
@@ -185,5 +240,5 @@ def _commit() -> str:
 
 
 def _can_shrink(name: str) -> bool:
-    """Quantisation steps stay float32: they are part of the bitstream."""
-    return not name.startswith("quantiser.")
+    """Quantisation steps stay float32: they are part of the bitstream. Integers stay integers."""
+    return not name.startswith(("quantiser.", "correlation"))

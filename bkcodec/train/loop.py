@@ -21,6 +21,7 @@ from bkcodec.entropy import Tables
 from bkcodec.errors import LimitError, TrainingError
 from bkcodec.files import write_whole
 from bkcodec.models.compression import BkSdmCompression, ModelConfig
+from bkcodec.models.sd import SdUNet, SdVae
 from bkcodec.train.checkpoint import (
     VALIDATION,
     load_checkpoint,
@@ -29,8 +30,9 @@ from bkcodec.train.checkpoint import (
     save_checkpoint,
 )
 from bkcodec.train.context import ContextNetwork, spread_phases
-from bkcodec.train.data import Photos
-from bkcodec.train.losses import Objective, PriorObjective, TextureObjective
+from bkcodec.train.data import Crops, Photos
+from bkcodec.train.latent import LatentObjective
+from bkcodec.train.losses import Objective, PriorObjective, TextureObjective, latents
 from bkcodec.train.options import TrainOptions
 from bkcodec.train.validate import Validation, write_samples
 
@@ -62,6 +64,17 @@ class Init:
     record: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Pretrained parts that a run trains around, or with a LoRA on them."""
+
+    vae: SdVae | None = None
+    backbone: SdUNet | None = None
+
+
+NO_PARTS = Parts()
+
+
 class Trainer:
     """One run in one folder; ``run`` starts it, or continues it where its checkpoint ends.
 
@@ -71,13 +84,15 @@ class Trainer:
     """
 
     def __init__(
-        self, options: TrainOptions, config: ModelConfig, train: Photos, val: Photos,
+        self, options: TrainOptions, config: ModelConfig, train: Crops, val: Photos,
         folder: Path, accelerator: Accelerator, init: Init | None = None,
+        parts: Parts = NO_PARTS,
     ) -> None:  # fmt: skip
         self.options, self.train, self.val, self.folder = options, train, val, folder
         self.accelerator, self.init = accelerator, init
         torch.manual_seed(options.seed)
-        self.model = BkSdmCompression(config).to(memory_format=torch.channels_last)
+        self.model = BkSdmCompression(config, vae=parts.vae, backbone=parts.backbone)
+        self.model = self.model.to(memory_format=torch.channels_last)
         self.prior = ContextNetwork(options.context(config.M), config.anchors)
         self.networks = nn.ModuleDict({"model": self.model, "prior": self.prior})
         objective: nn.Module
@@ -88,6 +103,8 @@ class Trainer:
         elif options.phase == "prior":
             self.model.requires_grad_(False)
             objective = PriorObjective(self.model, self.prior, options)
+        elif config.space == "sd":
+            objective = LatentObjective(self.model, self.prior, options)
         else:
             objective = Objective(self.model, self.prior, options)
         self.networks.to(accelerator.device)
@@ -212,8 +229,9 @@ class Trainer:
         for row in rows:
             log.info("step %d val %s", self.step, row)
             for name, value in asdict(row).items():
-                if name != "quality" and value is not None:
-                    writer.add_scalar(f"val/{name}/q{row.quality:.2f}", value, self.step)
+                if name not in ("quality", "steps") and value is not None:
+                    tag = f"val/{name}/q{row.quality:.2f}/{row.steps}"
+                    writer.add_scalar(tag, value, self.step)
         log.info("step %d val cost %.4f (best %.4f)", self.step, cost, self.best)
         grid = write_samples(judge, self.val, self.folder / "samples" / f"{self.step:07d}.png")
         writer.add_image("samples", grid, self.step, dataformats="HWC")
@@ -254,13 +272,13 @@ class Trainer:
     def _measure(self) -> None:
         """Spread of y, and of z with its coding order, over a few crops."""
         seed, side = self.options.seed, self.options.image_size
-        parts = [
-            self.model.analyse(self.train.batch((seed, i, 0, 1), 8, side).to(self._device))
+        y = torch.cat([
+            latents(self.model, self.train.batch((seed, i, 0, 1), 8, side).to(self._device))
             for i in range(MEASURED_BATCHES)
-        ]
-        if self.init is None:
-            self.model.vae.y_std.copy_(torch.cat([y for y, _ in parts]).std(dim=(0, 2, 3)))
-        self.prior.measure(torch.cat([z for _, z in parts]))
+        ])  # fmt: skip
+        if self.init is None and self.model.config.space == "own":
+            self.model.vae.y_std.copy_(y.std(dim=(0, 2, 3)))
+        self.prior.measure(self.model.h_a(y))
 
     def _fit_prior(self, fresh: set[nn.Parameter]) -> None:
         """Fit new parts of the prior to the transforms as they are; the joint start needs it."""

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler
 from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
 from bkcodec.lpips import Lpips
-from bkcodec.models.compression import BkSdmCompression
-from bkcodec.models.diffusion import BETA_SCHEDULES, denoise, make_scheduler
+from bkcodec.models.compression import Belief, BkSdmCompression
+from bkcodec.models.diffusion import Denoising, beta_schedule
 from bkcodec.train.context import ContextNetwork
 from bkcodec.train.critic import Discriminator
 from bkcodec.train.options import TrainOptions
@@ -27,9 +26,36 @@ DIFFUSION_WEIGHT = 0.1
 SCALE_WEIGHT = 0.02
 TEXTURE_STEPS = (2, 6)  # lengths of the chains that the texture phase trains on
 TEXTURE_QUALITY = 0.45  # the highest quality that it trains on
+SINGLE_SHARE = 0.5  # of the batches that train the single step, where it learns too
 TEXTURE_MSE = 40.0  # weight of the squared error, in 0..1 units
 
 Stats = dict[str, Tensor]
+
+
+class DenoisingLoss:
+    """Squared error of the x0-prediction at random noise levels, given what h_s knows.
+
+    Half of a batch is enough: this is the cheaper task, and every U-Net pass costs time.
+    """
+
+    def __init__(self, model: BkSdmCompression) -> None:
+        self.model, c = model, model.config
+        betas = beta_schedule(c.schedule, c.train_timesteps)
+        self.alphas_cumprod = torch.from_numpy(1 - betas).cumprod(dim=0)
+        self.t_max = min(c.t_coarsest + 50, c.train_timesteps)
+
+    def __call__(self, target: Tensor, belief: Belief, generator: torch.Generator) -> Tensor:
+        """Standardised y and what is known about it -> a scalar."""
+        half = (len(target) + 1) // 2
+        clean, mean, log_scale, embedding = (part[:half].detach() for part in (target, *belief[:3]))
+        t = torch.randint(0, self.t_max, (len(clean),), generator=generator)
+        alpha = self.alphas_cumprod[t].to(clean.device)[:, None, None, None]
+        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        y_t = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+        predicted: Tensor = self.model.unet(
+            y_t, mean, log_scale, t.to(clean.device), embedding, texture=True
+        )
+        return (predicted - clean).square().mean()
 
 
 class Objective(nn.Module):
@@ -47,29 +73,27 @@ class Objective(nn.Module):
         model.vae.decoder.texture.requires_grad_(False)  # these wait for the texture phase
         model.vae.decoder.texture_head.requires_grad_(False)
         self.lpips = Lpips(Path(options.lpips)) if options.lpips else None
-        c = model.config
-        scheduler = DDPMScheduler(c.train_timesteps, beta_schedule=BETA_SCHEDULES[c.schedule])
-        self.alphas_cumprod = scheduler.alphas_cumprod
-        self.t_max = c.t_coarsest + 50
+        self.denoising = DenoisingLoss(model)
 
     def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Stats]:
         """X [B, 3, H, W] in 0..1 -> the loss (a scalar) and figures to report."""
         model, options = self.model, self.options
         batch = x.shape[0]
-        quality = _spread_evenly(batch, generator).to(x.device)
+        quality = spread_evenly(batch, generator).to(x.device)
         y, z = model.analyse(x)
         step = model.quantiser.step(quality)
-        noisy = z + (_uniform(z.shape, generator, x) - 0.5) * step
+        noisy = z + (uniform(z.shape, generator, x) - 0.5) * step
         scaled = z / step
         symbols = scaled + (scaled.round() - scaled).detach()
         with torch.autocast(x.device.type, enabled=False):
             bpp = self.prior.bits(noisy, symbols, step, quality) / x[0, 0].numel()
 
         z_hat = model.quantiser.dequantise(symbols, quality)
-        mean, log_scale, embedding = model.hyper_synthesis(z_hat, quality)
-        y_hat = model.denoise_once(mean, log_scale, quality, embedding)
+        belief = model.hyper_synthesis(z_hat, quality)
+        mean, log_scale, embedding, _ = belief
+        y_hat = model.denoise_once(belief, quality)
         target = y / model.y_std
-        round_trip = _uniform((batch,), generator, x) < ROUND_TRIP_SHARE
+        round_trip = uniform((batch,), generator, x) < ROUND_TRIP_SHARE
         y_hat = torch.where(round_trip[:, None, None, None], target, y_hat)
         x_hat = model.reconstruct(y_hat, (x.shape[-2], x.shape[-1]))
 
@@ -88,33 +112,12 @@ class Objective(nn.Module):
 
         error = (target - mean).detach()
         likelihood = (0.5 * (error * torch.exp(-log_scale)).square() + log_scale).mean()
-        denoising = self._denoising(target, mean, log_scale, embedding, generator)
+        denoising = self.denoising(target, belief, generator)
         loss = cost + SCALE_WEIGHT * likelihood + DIFFUSION_WEIGHT * denoising
         return loss, {
             "loss": cost, "bpp": bpp.mean(), "psnr": -10 * torch.log10(mse.clamp_min(1e-9)).mean(),
             "ms_ssim": 1 - dissimilarity.mean(), "scale_nll": likelihood, "denoising": denoising,
         }  # fmt: skip
-
-    def _denoising(
-        self, target: Tensor, mean: Tensor, log_scale: Tensor, embedding: Tensor,
-        generator: torch.Generator,
-    ) -> Tensor:  # fmt: skip
-        """Squared error of the x0-prediction at random noise levels, given what h_s knows.
-
-        Half of the batch is enough: this is the cheaper task, and every U-Net pass costs time.
-        """
-        half = (len(target) + 1) // 2
-        clean, mean, log_scale, embedding = (
-            part[:half].detach() for part in (target, mean, log_scale, embedding)
-        )
-        t = torch.randint(0, self.t_max, (len(clean),), generator=generator)
-        alpha = self.alphas_cumprod[t].to(clean.device)[:, None, None, None]
-        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-        y_t = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-        predicted = self.model.unet(
-            y_t, mean, log_scale, t.to(clean.device), embedding, texture=True
-        )
-        return (predicted - clean).square().mean()
 
 
 class PriorObjective(nn.Module):
@@ -128,13 +131,14 @@ class PriorObjective(nn.Module):
 
     def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Stats]:
         """As ``Objective``."""
-        quality = _spread_evenly(len(x), generator).to(x.device)
+        quality = spread_evenly(len(x), generator).to(x.device)
         with torch.no_grad():
-            _, z = self.model.analyse(x)
+            z = self.model.h_a(latents(self.model, x))
             step = self.model.quantiser.step(quality)
             symbols = (z / step).round()
         with torch.autocast(x.device.type, enabled=False):
-            bpp = self.prior.bits(symbols * step, symbols, step, quality) / x[0, 0].numel()
+            bits = self.prior.bits(symbols * step, symbols, step, quality)
+        bpp = bits / (z[0, 0].numel() * self.model.stride**2)
         loss = (bpp / (20 * self.options.lambda_at(quality).sqrt())).mean()
         return loss, {"loss": loss, "bpp": bpp.mean()}
 
@@ -143,8 +147,12 @@ class TextureObjective(nn.Module):
     """Looks, not distortion: what several denoising steps give, judged by LPIPS and a critic.
 
     The U-Net's texture branch runs a whole sampling chain, as the decoder does, of which the last
-    step gets the gradient; the VAE decoder's texture blocks add detail that y cannot say. All else
-    of the model is frozen, so files keep decoding, and one-step pictures stay as they are.
+    step gets the gradient. All else is frozen, so files keep decoding.
+
+    In the own space the VAE decoder's texture blocks learn too: they add detail that y cannot say;
+    one-step pictures stay as they are. In the "sd" space the VAE is somebody else's, all of the
+    custom U-Net learns, and half of the batches train its single step for the same loss without a
+    critic.
     """
 
     def __init__(self, model: BkSdmCompression, options: TrainOptions) -> None:
@@ -155,21 +163,31 @@ class TextureObjective(nn.Module):
         self.lpips = Lpips(Path(options.lpips))
         self.critic = Discriminator() if options.adversarial_weight else None
         model.requires_grad_(False)
-        decoder, unet = model.vae.decoder, model.unet
-        for part in (unet.texture_after, unet.texture_head, decoder.texture, decoder.texture_head):
+        self.single_share = 0.0
+        parts = [model.unet]
+        if model.config.space == "own":
+            decoder, unet = model.vae.decoder, model.unet
+            parts = [unet.texture_after, unet.texture_head, decoder.texture, decoder.texture_head]
+        else:
+            self.single_share = SINGLE_SHARE
+        for part in parts:
             part.requires_grad_(True)
 
     def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Stats]:
         """As ``Objective``; the loss of the critic is part of the sum."""
         model, options = self.model, self.options
-        chosen = float(_uniform((1,), generator, x)) * TEXTURE_QUALITY
+        top = TEXTURE_QUALITY if model.config.space == "own" else 1.0
+        chosen = float(uniform((1,), generator, x)) * top
         quality = torch.full((len(x),), chosen, device=x.device)
         with torch.no_grad():
             _, z = model.analyse(x)
             symbols = (z / model.quantiser.step(quality)).round()
-            z_hat = model.quantiser.dequantise(symbols, quality)
-            mean, log_scale, embedding = model.hyper_synthesis(z_hat, quality)
-        y_hat = self._sample(mean, log_scale, embedding, quality, generator)
+            belief = model.believe(symbols, quality)
+        single = float(uniform((1,), generator, x)) < self.single_share
+        if single:
+            y_hat = model.denoise_once(belief, quality)
+        else:
+            y_hat = self._sample(belief, quality, generator)
         x_hat = model.reconstruct(y_hat, (x.shape[-2], x.shape[-1]), texture=1.0)
         mse = (x_hat - x).square().mean()
         perceived = self.lpips(x_hat.clamp(0, 1), x).mean()
@@ -180,41 +198,33 @@ class TextureObjective(nn.Module):
             real, fake = self.critic(x), self.critic(x_hat.detach())
             criticism = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
             convincing = -self.critic.frozen(x_hat).mean()
-            loss = loss + options.adversarial_weight * convincing + criticism
+            weight = 0.0 if single else options.adversarial_weight
+            loss = loss + weight * convincing + criticism
             stats |= {"critic": criticism, "convincing": convincing}
         return loss, stats | {"loss": loss}
 
-    def _sample(
-        self, mean: Tensor, log_scale: Tensor, embedding: Tensor, quality: Tensor,
-        generator: torch.Generator,
-    ) -> Tensor:  # fmt: skip
+    def _sample(self, belief: Belief, quality: Tensor, generator: torch.Generator) -> Tensor:
         """The prediction at a random position of a sampling chain of random length."""
-        c, start = self.model.config, int(self.model.start_timestep(quality)[0])
+        start = int(self.model.start_timestep(quality)[0])
         low, high = TEXTURE_STEPS
         steps = int(torch.randint(low, high + 1, (1,), generator=generator))
         last = int(torch.randint(0, steps, (1,), generator=generator))
         seed = int(torch.randint(0, 2**31, (1,), generator=generator))
-        position = 0
-
-        def predict(y_t: Tensor, t: Tensor) -> Tensor:
-            nonlocal position
-            with torch.set_grad_enabled(position == last):
-                predicted: Tensor = self.model.unet(
-                    y_t, mean, log_scale, t, embedding, texture=True
-                )
-            position += 1
-            return predicted
-
-        chain = make_scheduler("ddim", c.schedule, c.train_timesteps, start)
-        return denoise(predict, mean, log_scale, chain, steps, seed, stop=last + 1)
+        how = Denoising(steps, seed=seed)
+        return self.model.sample_chain(belief, start, how, last + 1, gradient_at=last)
 
 
-def _spread_evenly(n: int, generator: torch.Generator) -> Tensor:
+def latents(model: BkSdmCompression, batch: Tensor) -> Tensor:
+    """Y of a batch: of photos [B, 3, H, W], or of cached latents, which are y already."""
+    return model.encode(batch) if batch.shape[1] == 3 else batch
+
+
+def spread_evenly(n: int, generator: torch.Generator) -> Tensor:
     """Random values, one in each n-th of 0..1, in random order."""
     return (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n
 
 
-def _uniform(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
+def uniform(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
     """Uniform noise from the CPU's generator: equal on every device."""
     return torch.rand(shape, generator=generator).to(like.device)
 

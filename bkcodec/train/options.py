@@ -36,6 +36,7 @@ class TrainOptions:
         precision: "no" (float32), "bf16" or "fp16".
         ema_decay: of the averaged weights, which are what is exported.
         save_minutes, save_steps: distance of the validations with their checkpoints.
+        latents: file of the photos' cached latents ("sd" space only).
     """
 
     phase: str = "joint"
@@ -59,6 +60,7 @@ class TrainOptions:
     precision: str = "no"
     save_minutes: float = 5.0
     save_steps: int | None = None
+    latents: str | None = None
 
     def lambda_at(self, quality: Tensor) -> Tensor:
         """The rate-distortion trade-off at qualities of 0..1."""

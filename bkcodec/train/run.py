@@ -21,10 +21,12 @@ from bkcodec.errors import InputError, UsageError
 from bkcodec.files import write_whole
 from bkcodec.models.blocks import interpolate_rows
 from bkcodec.models.compression import ModelConfig
+from bkcodec.pretrained import load_unet, load_vae
 from bkcodec.train.checkpoint import BROKEN, RECORD, load_run
 from bkcodec.train.context import thaw
-from bkcodec.train.data import Folder, Photos
-from bkcodec.train.loop import Init, Trainer
+from bkcodec.train.data import Crops, Folder, Photos
+from bkcodec.train.latent import Latents
+from bkcodec.train.loop import NO_PARTS, Init, Parts, Trainer
 from bkcodec.train.options import TrainOptions
 from bkcodec.train.validate import SIDE
 
@@ -36,6 +38,7 @@ LENGTHS = {"epochs", "max_steps", "max_minutes", "save_minutes", "save_steps"}  
 def start(
     options: TrainOptions, config: ModelConfig, data: Sequence[Folder], val: Path, folder: Path,
     record: dict[str, Any], *, resume: bool, device: str, init: Init | None = None,
+    parts: Parts = NO_PARTS,
 ) -> Trainer:  # fmt: skip
     """Begin or continue a run; ``record`` says what it is and is kept in its folder.
 
@@ -64,7 +67,7 @@ def start(
             names = ", ".join(sorted(different - LENGTHS))
             raise InputError(f"{folder}: the run had another {names}")
         record |= {k: before[k] for k in ("command", "init_from") if k in before}
-    photos, val_photos = read_photos(options, data, val, accelerator)
+    photos, val_photos = read_photos(options, data, val, accelerator, parts)
     package_log = logging.getLogger("bkcodec")
     package_log.setLevel(logging.INFO)
     handler: logging.Handler = logging.NullHandler()
@@ -77,7 +80,8 @@ def start(
     log.info("%d photos, %d for validation, %d processes", len(photos), len(val_photos),
              accelerator.num_processes)  # fmt: skip
     try:
-        trainer = Trainer(options, config, photos, val_photos, folder, accelerator, init)
+        trainer = Trainer(options, config, photos, val_photos, folder, accelerator, init,
+                          parts)  # fmt: skip
         trainer.run()
     finally:
         package_log.removeHandler(handler)
@@ -87,12 +91,12 @@ def start(
 
 def rehearse(
     options: TrainOptions, config: ModelConfig, data: Sequence[Folder], val: Path, folder: Path,
-    *, device: str, init: Init | None = None,
+    *, device: str, init: Init | None = None, parts: Parts = NO_PARTS,
 ) -> None:  # fmt: skip
     """Read the photos, build everything, take three steps, log the figures, write nothing."""
     accelerator = make_accelerator(device, options.precision)
-    photos, val_photos = read_photos(options, data, val, accelerator)
-    trainer = Trainer(options, config, photos, val_photos, folder, accelerator, init)
+    photos, val_photos = read_photos(options, data, val, accelerator, parts)
+    trainer = Trainer(options, config, photos, val_photos, folder, accelerator, init, parts)
     trainer.begin(fit=False)
     trainer.prepare()
     parameters = sum(p.numel() for p in trainer.model.parameters())
@@ -129,15 +133,39 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
 
 
 def read_photos(
-    options: TrainOptions, data: Sequence[Folder], val: Path, accelerator: Accelerator
-) -> tuple[Photos, Photos]:
-    """Training and validation photos.
+    options: TrainOptions, data: Sequence[Folder], val: Path, accelerator: Accelerator,
+    parts: Parts = NO_PARTS,
+) -> tuple[Crops, Photos]:  # fmt: skip
+    """Training photos, or their latents where a run works on these, and validation photos.
 
     Raises:
         InputError: a folder without usable photos.
     """
-    photos = Photos(data, options.image_size).to(accelerator.device)
-    return photos, Photos(val, SIDE)
+    photos, val_photos = Photos(data, options.image_size), Photos(val, SIDE)
+    if options.latents is None:
+        return photos.to(accelerator.device), val_photos
+    assert parts.vae is not None
+    return Latents(photos, parts.vae, Path(options.latents), options.precision), val_photos
+
+
+def load_parts(
+    config: ModelConfig, bk_sdm: Path | None, vae: Path | None, with_unet: bool
+) -> Parts:
+    """The pretrained parts for a run.
+
+    Raises:
+        UsageError: networks of the other latent space.
+        UnsupportedError: a part that is missing or does not fit.
+    """
+    source = vae or bk_sdm
+    if config.space == "own":
+        if source is not None:
+            raise UsageError("these networks have a VAE of their own; --vae does not apply")
+        return Parts()
+    if source is None:
+        raise UsageError("these networks need --pretrained-vae")
+    unet = load_unet(bk_sdm) if with_unet and bk_sdm is not None else None
+    return Parts(load_vae(source).float(), unet.float() if unet is not None else None)
 
 
 def load_init(source: str) -> Init:

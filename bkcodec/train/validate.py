@@ -17,6 +17,7 @@ from bkcodec.context import ContextPrior
 from bkcodec.entropy import Tables
 from bkcodec.lpips import Lpips
 from bkcodec.models.compression import BkSdmCompression
+from bkcodec.models.diffusion import Denoising
 from bkcodec.train.context import ContextNetwork
 from bkcodec.train.data import Photos
 from bkcodec.train.freeze import freeze, learned_tables
@@ -27,6 +28,7 @@ QUALITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SIDE = 320  # of the centre crops that are coded
 SAMPLED, SAMPLE_QUALITIES = 4, (0.2, 0.5)
 TEXTURE_QUALITIES, TEXTURE_STEPS = (0.1, 0.3), 4
+LATENT_QUALITIES = (0.0, 0.5, 1.0)  # of the texture phase in the "sd" space
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +40,13 @@ class Row:
     psnr: float
     ms_ssim: float
     lpips: float | None = None
+    steps: int = 1
+    y_mse: float | None = None
 
     def __str__(self) -> str:
-        text = (f"q {self.quality:.2f} bpp {self.bpp:.4f} psnr {self.psnr:.2f} "
+        text = (f"q {self.quality:.2f} steps {self.steps} bpp {self.bpp:.4f} psnr {self.psnr:.2f} "
                 f"ms-ssim {self.ms_ssim:.4f}")  # fmt: skip
+        text += "" if self.y_mse is None else f" y-mse {self.y_mse:.4f}"
         return text if self.lpips is None else f"{text} lpips-sq {self.lpips:.4f}"
 
 
@@ -67,7 +72,17 @@ class Validation:
     @torch.no_grad()
     def rows(self, photos: Photos) -> list[Row]:
         """Code the centre 320 x 320 pixels of every photo at each quality, one row each."""
-        return [self._row(photos, q) for q in (TEXTURE_QUALITIES if self.lpips else QUALITIES)]
+        analysed = []
+        for image in photos.images:
+            x = _centre(image).to(self.device)
+            analysed.append((x, *self.model.analyse(x)))
+        in_own = self.model.config.space == "own"
+        cases = [(q, 1) for q in QUALITIES]
+        if self.lpips is not None and in_own:
+            cases = [(q, TEXTURE_STEPS) for q in TEXTURE_QUALITIES]
+        elif self.lpips is not None:
+            cases = [(q, n) for q in LATENT_QUALITIES for n in (1, TEXTURE_STEPS)]
+        return [self._row(analysed, q, n) for q, n in cases]
 
     def cost(self, rows: list[Row]) -> float:
         """What the best checkpoint has least of: rate + lambda * (MSE, MS-SSIM), or LPIPS."""
@@ -77,28 +92,34 @@ class Validation:
         share = self.options.ms_ssim_weight
         for row in rows:
             lam = float(self.options.lambda_at(torch.tensor(row.quality)))
+            if self.model.config.space == "sd":
+                costs.append((row.bpp + lam * (row.y_mse or 0.0)) / lam**0.5)
+                continue
             mse = 255**2 * 10 ** (-row.psnr / 10)
             distortion = (1 - share) * mse + share * MS_SSIM_TO_MSE * (1 - row.ms_ssim)
             costs.append((row.bpp + lam * distortion) / (20 * lam**0.5))
         return float(np.mean(costs))
 
-    def _row(self, photos: Photos, quality: float) -> Row:
+    def _row(
+        self, analysed: list[tuple[Tensor, Tensor, Tensor]], quality: float, steps: int
+    ) -> Row:
         model, figures = self.model, []
         level = torch.full((1,), quality, device=self.device)
         step = model.quantiser.step(level)
-        for image in photos.images:
-            x = _centre(image).to(self.device)
-            z = model.analyse(x)[1]
+        for x, y, z in analysed:
             symbols = (z / step).round()
             bits = self._bits(symbols, step, level)
-            steps = TEXTURE_STEPS if self.lpips is not None else 1
-            x_hat = self.picture(symbols, level, steps)
+            y_hat = model.sample(symbols, level, Denoising(steps))
+            x_hat = self._picture(y_hat, steps)
             mse = (x_hat - x).square().mean().clamp_min(1e-9)
             found = [bits / SIDE**2, -10 * mse.log10(), ms_ssim(x_hat, x, data_range=1.0)]
+            found.append((y_hat - y / model.y_std).square().mean())
             if self.lpips is not None:
                 found.append(self.lpips(x_hat, x)[0])
             figures.append(torch.stack(found))
-        return Row(quality, *torch.stack(figures).mean(dim=0).tolist())
+        bpp, psnr, similarity, y_mse, *rest = torch.stack(figures).mean(dim=0).tolist()
+        lpips = rest[0] if rest else None
+        return Row(quality, bpp, psnr, similarity, lpips, steps, y_mse)
 
     def _bits(self, symbols: Tensor, step: Tensor, level: Tensor) -> Tensor:
         if self.coder is None:
@@ -109,8 +130,11 @@ class Validation:
 
     def picture(self, symbols: Tensor, level: Tensor, steps: int) -> Tensor:
         """Symbols [1, M, h, w] -> x_hat [1, 3, 16 h, 16 w], in whole 8-bit levels of 0..1."""
-        y_hat = self.model.sample(symbols, level, steps)
-        size = (symbols.shape[2] * self.model.stride, symbols.shape[3] * self.model.stride)
+        return self._picture(self.model.sample(symbols, level, Denoising(steps)), steps)
+
+    def _picture(self, y_hat: Tensor, steps: int) -> Tensor:
+        cell = int(self.model.vae.stride)
+        size = (y_hat.shape[2] * cell, y_hat.shape[3] * cell)
         return (
             self.model.reconstruct(y_hat, size, float(steps > 1)).clamp(0, 1) * 255
         ).round() / 255
