@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from bkcodec.pretrained import has_unet, load_unet, load_vae
 from bkcodec.registry import find_directory
 from bkcodec.tables import build_tables, laplace_cumulative
 
+ADAPTED = ("lora.", "context")  # tensors of a bundle that change a pretrained U-Net
 VARIABLE = "BKCODEC_BK_SDM"
 Loaded = tuple[SdVae | None, SdUNet | None]
 
@@ -42,7 +44,7 @@ def load_backbone(backbone: Backbone, needed: list[str], bundle: str) -> Loaded:
     """The pretrained VAE and U-Net for a bundle, in the precision of their files.
 
     Args:
-        backbone: where they come from; $BKCODEC_BK_SDM where it does not say.
+        backbone: where they come from.
         needed: roles that the bundle has no network for.
         bundle: its name.
 
@@ -50,14 +52,15 @@ def load_backbone(backbone: Backbone, needed: list[str], bundle: str) -> Loaded:
         UnsupportedError: a directory or a part is missing, damaged, changed or does not fit.
         UsageError: a U-Net that the backbone does not have.
     """
-    source = backbone.bk_sdm or (None if backbone.vae else os.environ.get(VARIABLE)) or None
+    source = backbone.bk_sdm
     if source is None and (backbone.vae is None or "unet" in needed):
         raise UnsupportedError(
             f"bundle {bundle} needs a pretrained {' and '.join(needed)}: name a directory with "
             f"--bk-sdm or ${VARIABLE} (docs/bk-sdm.md says where to get one)"
         )
     directory = find_directory(source) if source is not None else None
-    vae = load_vae(find_directory(backbone.vae) if backbone.vae else Path(str(directory)))
+    vae_directory = find_directory(backbone.vae) if backbone.vae is not None else directory
+    vae = load_vae(vae_directory) if "vae" in needed and vae_directory is not None else None
     there = directory is not None and has_unet(directory)
     if backbone.unet == "bk-sdm" and not there:
         raise UsageError(f"--unet bk-sdm: {source or 'no --bk-sdm'} has no unet folder")
@@ -65,25 +68,37 @@ def load_backbone(backbone: Backbone, needed: list[str], bundle: str) -> Loaded:
     return vae, load_unet(directory) if wanted and directory is not None else None
 
 
-@lru_cache(maxsize=4)
 def load_model(
     path: Path, device: str = "auto", backbone: Backbone = NO_BACKBONE
 ) -> tuple[BkSdmCompression, Bundle]:
     """Load a bundle and put its networks together on a device, ready to run.
 
-    Pretrained parts run in float32 on a CPU, in the precision of their files elsewhere.
+    Pretrained parts come from ``backbone``, or from $BKCODEC_BK_SDM. They run in float32 on a CPU,
+    in the precision of their files elsewhere.
 
     Raises:
         UnsupportedError: a part that is missing, or tensors that do not fit.
         UsageError: a backbone for a bundle that has none.
         LimitError: not enough memory on the device.
     """
+    if backbone.bk_sdm is None and backbone.vae is None and _needed(load_bundle(path)):
+        backbone = replace(backbone, bk_sdm=os.environ.get(VARIABLE) or None)
+    return _assemble(path, device, backbone)
+
+
+def _needed(bundle: Bundle) -> list[str]:
+    """Roles for which a bundle has no network of its own."""
+    return [role for role, origin in bundle.header["parts"].items() if origin == "pretrained"]
+
+
+@lru_cache(maxsize=4)
+def _assemble(path: Path, device: str, backbone: Backbone) -> tuple[BkSdmCompression, Bundle]:
     bundle = load_bundle(path)
-    parts = bundle.header["parts"]
-    needed = [role for role, origin in parts.items() if origin == "pretrained"]
+    parts, needed = bundle.header["parts"], _needed(bundle)
     if set(parts.values()) - {"custom", "pretrained"}:
         raise UnsupportedError(f"{path}: has parts that this version does not know: {parts}")
-    if not needed and backbone != NO_BACKBONE:
+    named = (backbone.bk_sdm, backbone.vae) != (None, None) or backbone.unet == "bk-sdm"
+    if named and not needed:
         raise UsageError(
             f"--bk-sdm, --vae and --unet do not apply: bundle {bundle.name} needs no backbone"
         )
@@ -97,7 +112,10 @@ def load_model(
         state = {k: torch.from_numpy(v.astype(np.float32)) for k, v in bundle.networks.items()}
         if not all(torch.isfinite(v).all() for v in state.values()):
             raise ValueError("weights that are not finite")
-        model.load_own(state)
+        adapted = {k: v for k, v in state.items() if k.startswith(ADAPTED)}
+        model.load_own({k: v for k, v in state.items() if k not in adapted})
+        if unet is not None:
+            unet.float().adapt(adapted)
         model.prior = bundle.prior
         if (bundle.prior.n_levels, bundle.prior.n_channels) != (LEVELS, model.config.M):
             raise ValueError(f"a prior of {bundle.prior.n_channels} channels")

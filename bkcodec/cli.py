@@ -112,6 +112,8 @@ def encode(inputs: tuple[str, ...], **given: Any) -> None:
     _check_shared(g, inputs, jobs)
     if g["verify"] and any(job.target is None for job in jobs):
         raise UsageError("--verify cannot read back standard output")
+    if g["unet"] != "auto" and not g["effort"]:
+        raise UsageError("--unet matters to encoding with --effort only")
     options = EncodeOptions(
         quality=g["quality"], target_bpp=g["target_bpp"], target_size=g["target_size"],
         model=g["model"], device=g["device"], tile=g["tile"], strip=g["strip"], alpha=g["alpha"],
@@ -120,7 +122,7 @@ def encode(inputs: tuple[str, ...], **given: Any) -> None:
     from bkcodec.codec import Codec, check_encode
 
     check_encode(options)
-    codec = Codec(options.model, options.device, options.backbone)
+    codec = Codec(options.model, options.device, options.needed_backbone)
     _run(jobs, lambda job: encode_file(job, codec, options, g.write), g, "Encoding")
 
 

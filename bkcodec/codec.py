@@ -233,7 +233,7 @@ class Codec:
 def encode(image: Image.Image, options: EncodeOptions | None = None) -> bytes:
     """A Pillow image -> the bytes of a .bkc file; see ``Codec.encode``."""
     options = options or EncodeOptions()
-    return Codec(options.model, options.device, options.backbone).encode(image, options)
+    return Codec(options.model, options.device, options.needed_backbone).encode(image, options)
 
 
 def decode(data: bytes, options: DecodeOptions | None = None) -> Image.Image:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 LEVELS = 201  # quality levels of a bundle: quality 0, 0.5, 1, ... 100
 
@@ -81,6 +81,11 @@ class EncodeOptions:
     alpha: str = "keep"
     effort: int = 0
     backbone: Backbone = NO_BACKBONE
+
+    @property
+    def needed_backbone(self) -> Backbone:
+        """Without an effort nothing is denoised, so a pretrained U-Net need not be loaded."""
+        return self.backbone if self.effort else replace(self.backbone, unet="own")
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,12 +112,6 @@ def test_nothing_matters_beyond_the_reach(depths: tuple[tuple[int, int], tuple[i
         assert 0 < last <= reach
 
 
-@pytest.mark.parametrize("flags", [(True, True), (True, False), (False, True)])
-def test_pretrained_parts_are_refused_clearly(flags: tuple[bool, bool]) -> None:
-    with pytest.raises(UnsupportedError, match="not supported yet"):
-        bkcodec.create_bk_sdm_compression_model(None, 128, 128, 30, *flags)
-
-
 def test_without_tables_there_are_no_strings(x: torch.Tensor) -> None:
     model = BkSdmCompression(ModelConfig(N=16, M=24))
     with pytest.raises(ValueError, match="without a prior"):
@@ -189,7 +183,7 @@ def test_bad_bundles_are_refused(lite: Bundle, tmp_path: Path, fault: str) -> No
     if fault == "version":
         header["version"] = 2
     if fault == "part":
-        header["parts"] = {"vae": "bk-sdm"}
+        header["parts"] = {"vae": "borrowed"}
     if fault == "shape":
         header["model"] = header["model"] | {"N": 64}
 

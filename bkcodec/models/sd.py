@@ -17,6 +17,7 @@ from torch import Tensor, nn
 LATENT_STRIDE = 8  # pixels a cell of y
 CONTEXT_TOKENS = 77
 TILE_OVERLAP = 0.25  # of the tiles that diffusers blends
+LORA_DOWN, LORA_UP = "down", "up"  # the two factors, as bundles name them
 ABAR_MIN = 1e-3  # steps noisier than this say nothing about the picture
 
 
@@ -111,6 +112,31 @@ class SdUNet(nn.Module):
         self.context = nn.Parameter(context)
         alphas = torch.from_numpy(np.cumprod(1 - betas.astype(np.float64)))
         self.register_buffer("alphas_cumprod", alphas.float(), persistent=False)
+
+    @torch.no_grad()
+    def adapt(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what a bundle has for this U-Net.
+
+        Args:
+            tensors: ``context`` [77, width], and for each layer that has a LoRA ``lora.LAYER.down``
+                [rank, in] and ``lora.LAYER.up`` [out, rank], whose product is added to its weight.
+
+        Raises:
+            ValueError: made for another U-Net.
+        """
+        for key, value in tensors.items():
+            if key == "context":
+                if value.shape != self.context.shape:
+                    raise ValueError(f"a context of {tuple(value.shape)}, for another U-Net")
+                self.context.copy_(value)
+                continue
+            layer, which = key.removeprefix("lora.").rsplit(".", 1)
+            if which == LORA_DOWN:
+                try:
+                    weight: Any = self.unet.get_submodule(layer).weight
+                    weight += tensors[f"lora.{layer}.{LORA_UP}"] @ value
+                except (AttributeError, KeyError, RuntimeError) as error:
+                    raise ValueError(f"a LoRA for another U-Net ({layer})") from error
 
     def start_timestep(self, correlation: float) -> int:
         """argmin_t |sqrt(abar_t) - rho|: the mean, rescaled, looks like y noised up to t."""

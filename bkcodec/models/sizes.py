@@ -65,6 +65,6 @@ class ModelConfig:
 def sd_config(N: int = 96, M: int = 64, schedule: str = "scaled_linear") -> ModelConfig:  # noqa: N803
     """Sizes for the latent space of Stable Diffusion 1.x."""
     return ModelConfig(
-        N=N, M=M, coarsest=3.0, finest=0.7, t_coarsest=600, t_finest=200, schedule=schedule,
-        space="sd",
+        N=N, M=M, encoder_depths=(3, 3), decoder_depths=(4, 3), coarsest=3.0, finest=0.7,
+        t_coarsest=600, t_finest=200, schedule=schedule, space="sd",
     )  # fmt: skip

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 FOLDER = click.Path(path_type=Path)
 SIZES = ("N", "M", "schedule")  # of the networks; --init-from settles them
 DEPTHS = ("encoder_depths", "decoder_depths")  # may grow: new blocks start as the identity
-LAMBDA = {"own": (1.5e-4, 0.1), "sd": (0.01, 0.6)}  # trade-offs at quality 0 and 100
+LAMBDA = {"own": (1.5e-4, 0.1), "sd": (0.01, 1.4)}  # trade-offs at quality 0 and 100
 EXPORT_ONLY = {"run", "prior", "name", "data_note"}
+DENOISER_ONLY = ("adapter", "lora_rank", "unroll_steps")
 BOTH_MODES = {"data", "output", "config", "bk_sdm", "vae"}
 MAX_SEED = 2**31 - 1
 
@@ -81,10 +82,10 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
 )
 @click.option(
     "--phase",
-    type=click.Choice(["joint", "prior", "texture"]),
+    type=click.Choice(["joint", "prior", "texture", "denoiser"]),
     default="joint",
     show_default=True,
-    help="Everything, the context prior alone, or texture.",
+    help="Everything, the context prior alone, texture, or the fit to a pretrained U-Net.",
 )
 @click.option("--epochs", type=click.IntRange(1), help="Length of the run.  [default: 100]")
 @click.option("--max-steps", type=click.IntRange(1), help="Length of the run.")
@@ -104,7 +105,7 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     type=positive_range,
     metavar="X|LOW:HIGH",
     help="Rate-distortion trade-off; a range goes over the qualities 0 to 100.  [default: "
-    "1.5e-4:0.1; 0.01:0.6 with a pretrained part]",
+    "1.5e-4:0.1; 0.01:1.4 with a pretrained part]",
 )
 @click.option(
     "--ms-ssim-weight",
@@ -188,6 +189,21 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
 )
 @click.option("--pretrained-vae/--no-pretrained-vae", default=False, show_default=True)
 @click.option("--pretrained-unet/--no-pretrained-unet", default=False, show_default=True)
+@click.option(
+    "--adapter",
+    type=click.Choice(["none", "lora"]),
+    default="lora",
+    show_default=True,
+    help="What --phase denoiser adds to the frozen U-Net.",
+)
+@click.option("--lora-rank", type=click.IntRange(1, 256), default=8, show_default=True)
+@click.option(
+    "--unroll-steps",
+    type=click.IntRange(1, 8),
+    default=1,
+    show_default=True,
+    help="Denoising steps that --phase denoiser trains through.",
+)
 @click.option(
     "--precision", type=click.Choice(["no", "bf16", "fp16"]), default="no", show_default=True
 )
@@ -322,8 +338,12 @@ def _check(context: click.Context, given: dict[str, Any]) -> None:
         raise UsageError("--encoder-depths and --decoder-depths apply to --phase joint only")
     if given["phase"] == "texture" and (given["lpips"] is None or not given["lpips_weight"]):
         raise UsageError("--phase texture needs --lpips and --lpips-weight")
-    if given["phase"] == "texture" and Path(given["init_from"]).is_dir():
-        raise UsageError("--phase texture starts from a bundle, whose files it keeps")
+    if given["phase"] in ("texture", "denoiser") and Path(given["init_from"]).is_dir():
+        raise UsageError(f"--phase {given['phase']} starts from a bundle, whose files it keeps")
+    if given["pretrained_unet"] != (given["phase"] == "denoiser"):
+        raise UsageError("--pretrained-unet goes with --phase denoiser")
+    if given["phase"] != "denoiser" and any(map(is_given, DENOISER_ONLY)):
+        raise UsageError("--adapter, --lora-rank and --unroll-steps need --phase denoiser")
     if given["dry_run"] and given["resume"]:
         raise UsageError("--dry-run and --resume exclude each other")
     if given["adversarial_weight"] and given["phase"] != "texture":

@@ -25,10 +25,11 @@ from bkcodec.tables import Floats, build_tables, laplace_cumulative
 from bkcodec.train.checkpoint import load_run
 from bkcodec.train.context import ContextNetwork
 from bkcodec.train.data import Folder, Photos
+from bkcodec.train.denoiser import lora_arrays
 from bkcodec.train.freeze import Counter, freeze
 from bkcodec.train.latent import Latents
 from bkcodec.train.loop import NO_PARTS, Parts
-from bkcodec.train.options import TrainOptions
+from bkcodec.train.options import KEEPS_FILES, TrainOptions
 from bkcodec.train.run import load_parts
 
 log = logging.getLogger(__name__)
@@ -70,12 +71,17 @@ def export_run(
     except (TypeError, ValueError) as error:
         raise InputError(f"{run}: a run of another version ({error})") from error
     model = BkSdmCompression(config, vae=parts.vae)
-    model.load_own(averaged["model"])
+    state = averaged["model"]
+    adapted = lora_arrays(state)
+    if "backbone.context" in state:
+        adapted["context"] = state["backbone.context"]
+    model.load_own({k: v for k, v in state.items() if not k.startswith("backbone.")})
     model.eval().requires_grad_(False)
     half = {k: v.half() if _can_shrink(k) else v for k, v in model.own_state().items()}
     model.load_own({k: v.float() for k, v in half.items()})  # what a decoder will see
     coder: Tables | ContextPrior
-    if options.phase == "texture":
+    half |= {k: v.half() for k, v in adapted.items()}
+    if options.phase in KEEPS_FILES:
         start = load_bundle(find_bundle(record["init_from"]["path"]))
         if start.fingerprint.hex() != record["init_from"]["fingerprint"]:
             raise InputError(f"{start.path}: not the bundle any more that {run} started from")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from bkcodec.errors import InputError
 from bkcodec.models.compression import BkSdmCompression
+from bkcodec.models.latent import FACTOR
 from bkcodec.models.sd import LATENT_STRIDE, SdVae
 from bkcodec.train.context import ContextNetwork
 from bkcodec.train.data import Crops, Photos
@@ -63,8 +64,8 @@ class Latents(Crops):
         self._edges = np.cumsum(areas) / areas.sum()
 
     def batch(self, seed: Sequence[int], size: int, side: int) -> Tensor:
-        """Crops of one step: y [size, 4, side / 8, side / 8], float32."""
-        rng, cells = np.random.default_rng(seed), side // LATENT_STRIDE
+        """Crops of one step: y [size, 4, n, n], float32, n = side / 8 in whole cells of z."""
+        rng, cells = np.random.default_rng(seed), side // LATENT_STRIDE // FACTOR * FACTOR
         return torch.stack([self._crop(rng, cells) for _ in range(size)]).float()
 
     def _crop(self, rng: np.random.Generator, cells: int) -> Tensor:

@@ -31,9 +31,10 @@ from bkcodec.train.checkpoint import (
 )
 from bkcodec.train.context import ContextNetwork, spread_phases
 from bkcodec.train.data import Crops, Photos
+from bkcodec.train.denoiser import DenoiserObjective
 from bkcodec.train.latent import LatentObjective
 from bkcodec.train.losses import Objective, PriorObjective, TextureObjective, latents
-from bkcodec.train.options import TrainOptions
+from bkcodec.train.options import KEEPS_FILES, TrainOptions
 from bkcodec.train.validate import Validation, write_samples
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,8 @@ class Trainer:
             objective = TextureObjective(self.model, options)
             if objective.critic is not None:
                 self.networks["critic"] = objective.critic
+        elif options.phase == "denoiser":
+            objective = DenoiserObjective(self.model, options)
         elif options.phase == "prior":
             self.model.requires_grad_(False)
             objective = PriorObjective(self.model, self.prior, options)
@@ -163,7 +166,7 @@ class Trainer:
         """Start from ``init``, measure the spread of y and z, fit the prior alone."""
         if self.init is not None:
             self._load_model(self.init.model)
-        if self.options.phase != "texture":
+        if self.options.phase not in KEEPS_FILES:
             self._measure()
             fresh = self._load_prior()
             if fresh and fit:
@@ -241,7 +244,7 @@ class Trainer:
         """Validates the averaged weights."""
         averaged: Any = self.ema.module
         coder = None
-        if self.options.phase == "texture" and self.init is not None:
+        if self.options.phase in KEEPS_FILES and self.init is not None:
             coder = self.init.coder
         return Validation(averaged["model"], averaged["prior"], self.options, coder)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from bkcodec.train.context import ContextConfig, group_sizes
 
 FOREVER = float("inf")
+KEEPS_FILES = ("texture", "denoiser")  # phases that change nothing that files depend on
 FEW_CHANNELS = 32  # groups of more have two phases at most: they carry few bits
 
 
@@ -20,8 +21,8 @@ class TrainOptions:
 
     Attributes:
         phase: "joint" trains everything for rate and distortion; "prior" the context prior alone;
-            "texture" the blocks that only several denoising steps use, for looks: files keep
-            decoding.
+            "texture" the blocks that only several denoising steps use, for looks; "denoiser" fits
+            the codec to a pretrained U-Net. With the last two files keep decoding.
         batch_size: crops a step and process.
         image_size: side of the square crops in pixels.
         epochs, max_steps, max_minutes: length of the run; the first limit reached ends it.
@@ -36,6 +37,9 @@ class TrainOptions:
         precision: "no" (float32), "bf16" or "fp16".
         ema_decay: of the averaged weights, which are what is exported.
         save_minutes, save_steps: distance of the validations with their checkpoints.
+        adapter: "none" or "lora": what the denoiser phase adds to a pretrained U-Net.
+        lora_rank: of it.
+        unroll_steps: denoising steps that the denoiser phase trains through.
         latents: file of the photos' cached latents ("sd" space only).
     """
 
@@ -60,6 +64,9 @@ class TrainOptions:
     precision: str = "no"
     save_minutes: float = 5.0
     save_steps: int | None = None
+    adapter: str = "lora"
+    lora_rank: int = 8
+    unroll_steps: int = 1
     latents: str | None = None
 
     def lambda_at(self, quality: Tensor) -> Tensor:
