@@ -53,7 +53,7 @@ def load_backbone(backbone: Backbone, needed: list[str], bundle: str) -> Loaded:
         UsageError: a U-Net that the backbone does not have.
     """
     source = backbone.bk_sdm
-    if source is None and (backbone.vae is None or "unet" in needed):
+    if source is None and ("unet" in needed or ("vae" in needed and backbone.vae is None)):
         raise UnsupportedError(
             f"bundle {bundle} needs a pretrained {' and '.join(needed)}: name a directory with "
             f"--bk-sdm or ${VARIABLE} (docs/bk-sdm.md says where to get one)"
@@ -98,31 +98,31 @@ def _assemble(path: Path, device: str, backbone: Backbone) -> tuple[BkSdmCompres
     if set(parts.values()) - {"custom", "pretrained"}:
         raise UnsupportedError(f"{path}: has parts that this version does not know: {parts}")
     named = (backbone.bk_sdm, backbone.vae) != (None, None) or backbone.unet == "bk-sdm"
-    if named and not needed:
+    takes_unet = bundle.header["model"].get("space") == "sd"
+    if named and not takes_unet:
         raise UsageError(
             f"--bk-sdm, --vae and --unet do not apply: bundle {bundle.name} needs no backbone"
         )
-    vae, unet = load_backbone(backbone, needed, bundle.name) if needed else (None, None)
+    if backbone.vae is not None and "vae" not in needed:
+        raise UsageError(f"--vae does not apply: bundle {bundle.name} has a VAE of its own")
+    vae, unet = load_backbone(backbone, needed, bundle.name) if takes_unet else (None, None)
     target = pick_device(device)
     try:
-        model = BkSdmCompression(
-            ModelConfig(**bundle.header["model"]), vae=vae if "vae" in needed else None,
-            backbone=unet,
-        )  # fmt: skip
+        model = BkSdmCompression(ModelConfig(**bundle.header["model"]), vae=vae, backbone=unet)
         state = {k: torch.from_numpy(v.astype(np.float32)) for k, v in bundle.networks.items()}
         if not all(torch.isfinite(v).all() for v in state.values()):
             raise ValueError("weights that are not finite")
         adapted = {k: v for k, v in state.items() if k.startswith(ADAPTED)}
         model.load_own({k: v for k, v in state.items() if k not in adapted})
+        if target.type == "cpu":
+            model = model.float()
         if unet is not None:
-            unet.float().adapt(adapted)
+            unet.adapt(adapted)
         model.prior = bundle.prior
         if (bundle.prior.n_levels, bundle.prior.n_channels) != (LEVELS, model.config.M):
             raise ValueError(f"a prior of {bundle.prior.n_channels} channels")
         if bundle.header["stride"] != model.stride:
             raise ValueError(f"stride {bundle.header['stride']}")
-        if target.type == "cpu":
-            model = model.float()
         model = model.to(target).to(memory_format=torch.channels_last)
     except (TypeError, RuntimeError, ValueError, KeyError, AttributeError) as error:
         if isinstance(error, torch.OutOfMemoryError):

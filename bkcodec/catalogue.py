@@ -37,7 +37,8 @@ def models(context: click.Context, as_json: bool) -> None:
         found = {"name": e.name, "backbone": True, "path": str(e.path), "files": e.files}
         line = f"{e.name:<10} backbone   {len(e.files):>3} files   {e.path}"
         click.echo(json.dumps(found) if as_json else line)
-    click.echo(BK_SDM_NOTE, err=True)
+    if not as_json:
+        click.echo(BK_SDM_NOTE, err=True)
 
 
 @models.command()

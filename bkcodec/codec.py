@@ -45,7 +45,10 @@ from bkcodec.tiling import scaled, tile_cells, windows
 
 MAX_STEPS, MAX_EFFORT = 50, 2
 HINT_BYTES = 7  # of the section with timestep and seed, at most
-OUT_OF_MEMORY = "out of memory. A smaller --tile, or a smaller photo, needs less."
+OUT_OF_MEMORY = (
+    "out of memory. A smaller --tile needs less; with a backbone also a tiny VAE (--vae), "
+    "--unet own, or --device cpu."
+)
 
 T = TypeVar("T")
 

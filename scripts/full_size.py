@@ -23,6 +23,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from PIL import Image
 
 PARAMETERS = {"base": 579_384_964, "small": 482_346_884, "tiny": 323_384_964}
+VAE_PARAMETERS = 83_653_863
 SIZES = ((512, 512), (768, 512), (517, 389), (1024, 1024))
 SAMPLE = Path(__file__).parents[1] / "tests" / "samples" / "lake.png"
 
@@ -47,7 +48,9 @@ def make(name: str, configs: Path, folder: Path) -> Path:
     unet.half().save_pretrained(target / "unet")
     del unet
     config = json.loads((configs / "vae.json").read_text())
-    AutoencoderKL(**known(AutoencoderKL, config)).half().save_pretrained(target / "vae")
+    vae = AutoencoderKL(**known(AutoencoderKL, config))
+    assert sum(p.numel() for p in vae.parameters()) == VAE_PARAMETERS
+    vae.half().save_pretrained(target / "vae")
     config = json.loads((configs / "scheduler.json").read_text())
     DDIMScheduler(**known(DDIMScheduler, config)).save_pretrained(target / "scheduler")
     return target
@@ -71,21 +74,30 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", choices=[*PARAMETERS])
     given = parser.parse_args()
-    print("| U-Net | parameters | size | encode | memory | decode | memory |")
-    print("|---|---|---|---|---|---|---|")
+    options = ("--device", given.device, "-f")
+    print("| network | parameters | size | seconds | peak memory |\n|---|---|---|---|---|")
+
+    def report(network: str, parameters: int, size: tuple[int, int], *call: object) -> None:
+        seconds, memory = measured(*call, *options)
+        size_text = f"{size[0]} x {size[1]}"
+        print(f"| {network} | {parameters:,} | {size_text} | {seconds:.1f} | {memory:.1f} GB |",
+              flush=True)  # fmt: skip
+
     for name in [given.only] if given.only else PARAMETERS:
         directory = make(name, given.configs, given.folder)
-        for width, height in SIZES:
-            photo, file = given.folder / "photo.png", given.folder / "photo.bkc"
-            with Image.open(SAMPLE) as image:
-                image.convert("RGB").resize((width, height)).save(photo)
-            options = ("--bk-sdm", directory, "--device", given.device, "-f")
-            encode = measured("encode", photo, "-o", file, "-m", "bk-sdm", *options)
-            decode = measured("decode", file, "-o", given.folder / "out.png", *options)
-            with Image.open(given.folder / "out.png") as image:
-                assert image.size == (width, height)
-            figures = " | ".join(f"{s:.1f} s | {gb:.1f} GB" for s, gb in (encode, decode))
-            print(f"| {name} | {PARAMETERS[name]:,} | {width} x {height} | {figures} |", flush=True)
+        for size in SIZES:
+            stem = f"{size[0]}x{size[1]}"
+            photo, file = given.folder / f"{stem}.png", given.folder / f"{stem}.bkc"
+            if not file.exists():
+                with Image.open(SAMPLE) as image:
+                    image.convert("RGB").resize(size).save(photo)
+                report("encode: VAE", VAE_PARAMETERS, size, "encode", photo, "-o", file,
+                       "-m", "bk-sdm", "--vae", directory / "vae")  # fmt: skip
+            picture = given.folder / f"{stem}-{name}.png"
+            report(f"decode: {name} and VAE", PARAMETERS[name], size, "decode", file,
+                   "-o", picture, "--bk-sdm", directory)  # fmt: skip
+            with Image.open(picture) as image:
+                assert image.size == size
         shutil.rmtree(directory)
 
 

@@ -1,11 +1,13 @@
-"""Adds golden vectors for the default bundle: python scripts/make_vectors.py.
+"""Adds golden vectors: python scripts/make_vectors.py [VAE].
 
-Files already in formats/vectors are left alone: once released, a vector never changes.
+With the directory of a pretrained VAE also those of the bundle bk-sdm. Files already in
+formats/vectors are left alone: once released, a vector never changes.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 import bkcodec
+from bkcodec.config import Backbone
 from bkcodec.container import container_from_bytes, container_to_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,6 +48,12 @@ def pictures() -> dict[str, bytes]:
     files = {}
     for name, (image, quality) in jobs.items():
         files[f"{name}.bkc"] = codec.encode(image, bkcodec.EncodeOptions(quality=quality))
+    if len(sys.argv) > 1:
+        codec = bkcodec.Codec("bk-sdm", "cpu", Backbone(vae=sys.argv[1]))
+        options = {"lake-sd-q0": (0, 0), "lake-sd-q60": (60, 0), "lake-sd-q100-hints": (100, 2)}
+        for name, (quality, effort) in options.items():
+            chosen = bkcodec.EncodeOptions(quality=quality, effort=effort)
+            files[f"{name}.bkc"] = codec.encode(lake, chosen)
     hinted = replace(container_from_bytes(files["detail-q100.bkc"]), timestep=40, seed=123456)
     files["hints-q100.bkc"] = container_to_bytes(hinted)
     return files

@@ -19,10 +19,11 @@ RUNGS = [
     {"entropy", "metadata", "tiling"},
     {"exact", "layout"},
     {"context"},
-    {"imageio", "tables", "bundle", "models", "lpips"},
+    {"imageio", "tables", "bundle", "models", "lpips", "registry"},
+    {"pretrained"},
     {"backbone", "inspection", "rate"},
     {"codec"},
-    {"jobs", "train", "pillow_plugin", "bench"},
+    {"jobs", "train", "pillow_plugin", "bench", "catalogue"},
     {"cli"},
     {"__main__", "__init__"},
 ]

@@ -17,7 +17,7 @@ import bkcodec
 from bkcodec.bundle import load_bundle
 from bkcodec.codec import Codec
 from bkcodec.config import Backbone, DecodeOptions
-from bkcodec.errors import InputError, UnsupportedError
+from bkcodec.errors import InputError, UnsupportedError, UsageError
 from bkcodec.pretrained import load_unet, load_vae
 from bkcodec.train import loop
 from bkcodec.train.data import Photos
@@ -174,3 +174,25 @@ def test_a_lora_travels_in_the_bundle(
     with pytest.raises(UnsupportedError, match="another U-Net"):
         wide = save_bk_sdm(tmp_path / "wide", cross_attention_dim=24)
         Codec(tuned, "cpu", Backbone(str(wide))).decode(data, DecodeOptions())
+
+
+def test_a_custom_vae_learns_the_latents(
+    run: Callable[..., int], photos: Path, folder: Path, small: Image.Image, tmp_path: Path
+) -> None:
+    """The fourth combination: custom VAE, with and without a pretrained U-Net."""
+    own = tmp_path / "own.safetensors"
+    common = ["train", "--data", photos, "--val", photos, "--vae", folder, "--pretrained-vae",
+              "--phase", "vae", "--init-from", "bk-sdm", *SMALL]  # fmt: skip
+    assert run(*common, "-o", tmp_path / "run", "--max-steps", 2) == 0
+    export = ["train", "--export", tmp_path / "run", "--data", photos, "-o", own, "--name", "own"]
+    assert run(*export, "--vae", folder) == 2  # it has one
+    assert run(*export) == 0
+    assert load_bundle(own).header["parts"]["vae"] == "custom"
+    alone, with_unet = Codec(own, "cpu"), Codec(own, "cpu", Backbone(str(folder)))
+    data = alone.encode(small)
+    one, other = (np.asarray(codec.decode(data)) for codec in (alone, with_unet))
+    assert one.shape == other.shape and (one != other).any()
+    borrowed = Codec("bk-sdm", "cpu", Backbone(vae=str(folder)))
+    assert borrowed.decode(data).size == small.size  # the same files, whatever the VAE
+    with pytest.raises(UsageError, match="VAE of its own"):
+        Codec(own, "cpu", Backbone(vae=str(folder)))

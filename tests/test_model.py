@@ -200,7 +200,7 @@ def test_bad_bundles_are_refused(lite: Bundle, tmp_path: Path, fault: str) -> No
 
 def test_a_changed_shipped_bundle_is_refused(monkeypatch: pytest.MonkeyPatch, lite: Bundle) -> None:
 
-    (info,) = bundle_module.shipped_bundles()
+    info = bundle_module.shipped_bundles()[0]
     monkeypatch.setattr(bundle_module, "shipped_bundles", lambda: (replace(info, sha256="0" * 64),))
     load_bundle.cache_clear()
     with pytest.raises(UnsupportedError, match="SHA-256"):

@@ -383,7 +383,8 @@ def test_through_the_command_line(
     bkc, out = tmp_path / "a.bkc", tmp_path / "b.png"
     assert run("encode", tmp_path / "a.png", "-m", "bk-sdm", "--bk-sdm", folder, "--effort", 1) == 0
     assert run("decode", bkc, "-o", out, "--bk-sdm", folder, "--steps", 2, "--seed", 3) == 0
-    assert Image.open(out).size == small.size
+    with Image.open(out) as image:
+        assert image.size == small.size
     assert run("decode", bkc, "-o", out, "-f", "--vae", folder / "vae", "--unet", "own") == 0
     assert run("info", bkc, "--verify") == 0
     capsys.readouterr()

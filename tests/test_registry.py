@@ -35,7 +35,11 @@ def test_a_recorded_backbone_is_found_and_listed(
     output = capsys.readouterr()
     rows = [json.loads(line) for line in output.out.splitlines()]
     assert [r["name"] for r in rows] == ["lite", "bk-sdm", "mine"]
-    assert len(rows[-1]["files"]) == 5 and "OpenRAIL-M" in output.err
+    assert len(rows[-1]["files"]) == 5
+    assert run("models") == 0
+    output = capsys.readouterr()
+    assert "OpenRAIL-M" in output.err and "mine" in output.out
+    assert run("models", "--json", "remove", "mine") == 2
     assert run("models", "remove", "mine") == 0
     assert run("models", "remove", "mine") == 3
     with pytest.raises(UnsupportedError, match="recorded backbones: none"):

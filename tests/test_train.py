@@ -263,7 +263,7 @@ def exported_rate_is_that_of_training(folder: Path, codec: Codec, lake: Image.Im
     options = TrainOptions(**json.loads((folder / "run.json").read_text())["options"])
     prior = ContextNetwork(options.context(32), ModelConfig().anchors)
     prior.load_state_dict(load_run(folder)[1]["prior"])
-    z = codec._analyse(np.asarray(lake), 0)
+    z = codec._analyse(np.asarray(lake), 0)[1]
     for level in (80, 160):
         step = torch.from_numpy(codec._steps()[level])[None, :, None, None]
         data, symbols = codec.bundle.prior.level(level).encode(codec._quantise(z, level))

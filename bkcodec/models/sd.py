@@ -134,7 +134,7 @@ class SdUNet(nn.Module):
             if which == LORA_DOWN:
                 try:
                     weight: Any = self.unet.get_submodule(layer).weight
-                    weight += tensors[f"lora.{layer}.{LORA_UP}"] @ value
+                    weight += (tensors[f"lora.{layer}.{LORA_UP}"] @ value).to(weight.dtype)
                 except (AttributeError, KeyError, RuntimeError) as error:
                     raise ValueError(f"a LoRA for another U-Net ({layer})") from error
 

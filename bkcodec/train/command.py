@@ -82,10 +82,10 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
 )
 @click.option(
     "--phase",
-    type=click.Choice(["joint", "prior", "texture", "denoiser"]),
+    type=click.Choice(["joint", "prior", "texture", "denoiser", "vae"]),
     default="joint",
     show_default=True,
-    help="Everything, the context prior alone, texture, or the fit to a pretrained U-Net.",
+    help="Everything, the context prior, texture, the fit to a pretrained U-Net, or a custom VAE.",
 )
 @click.option("--epochs", type=click.IntRange(1), help="Length of the run.  [default: 100]")
 @click.option("--max-steps", type=click.IntRange(1), help="Length of the run.")
@@ -301,7 +301,7 @@ def _options(given: dict[str, Any], config: ModelConfig) -> TrainOptions:
     low, high = given["lambda_"] or LAMBDA[config.space]
     known = {f.name for f in fields(TrainOptions)} - {"context_phases", "latents"}
     latents = None
-    if in_sd and given["phase"] != "texture":
+    if in_sd and given["phase"] in ("joint", "prior", "denoiser"):
         latents = str(given["latents"] or given["output"] / "latents.safetensors")
     return TrainOptions(
         lambda_min=low, lambda_max=high, context_phases=int(given["context_phases"]),
@@ -338,7 +338,7 @@ def _check(context: click.Context, given: dict[str, Any]) -> None:
         raise UsageError("--encoder-depths and --decoder-depths apply to --phase joint only")
     if given["phase"] == "texture" and (given["lpips"] is None or not given["lpips_weight"]):
         raise UsageError("--phase texture needs --lpips and --lpips-weight")
-    if given["phase"] in ("texture", "denoiser") and Path(given["init_from"]).is_dir():
+    if given["phase"] in ("texture", "denoiser", "vae") and Path(given["init_from"]).is_dir():
         raise UsageError(f"--phase {given['phase']} starts from a bundle, whose files it keeps")
     if given["pretrained_unet"] != (given["phase"] == "denoiser"):
         raise UsageError("--pretrained-unet goes with --phase denoiser")

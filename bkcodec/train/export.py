@@ -18,7 +18,7 @@ from bkcodec.bundle import Bundle, find_bundle, load_bundle, save_bundle, shippe
 from bkcodec.config import LEVELS
 from bkcodec.context import ContextPrior
 from bkcodec.entropy import Tables
-from bkcodec.errors import InputError
+from bkcodec.errors import InputError, UsageError
 from bkcodec.files import write_whole
 from bkcodec.models.compression import CORRELATION_UNIT, BkSdmCompression, ModelConfig
 from bkcodec.tables import Floats, build_tables, laplace_cumulative
@@ -117,6 +117,10 @@ def parts_of(run: Path, bk_sdm: Path | None, vae: Path | None) -> Parts:
         UsageError: the run needs a VAE and none is given, or the other way round.
     """
     record, _ = load_run(run)
+    if record["options"]["phase"] == "vae":
+        if bk_sdm is not None or vae is not None:
+            raise UsageError(f"--vae does not apply: {run} has a VAE of its own")
+        return NO_PARTS
     return load_parts(ModelConfig(**record["model"]), bk_sdm, vae, with_unet=False)
 
 

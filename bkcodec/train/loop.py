@@ -33,7 +33,7 @@ from bkcodec.train.context import ContextNetwork, spread_phases
 from bkcodec.train.data import Crops, Photos
 from bkcodec.train.denoiser import DenoiserObjective
 from bkcodec.train.latent import LatentObjective
-from bkcodec.train.losses import Objective, PriorObjective, TextureObjective, latents
+from bkcodec.train.losses import Objective, PriorObjective, TextureObjective, VaeObjective, latents
 from bkcodec.train.options import KEEPS_FILES, TrainOptions
 from bkcodec.train.validate import Validation, write_samples
 
@@ -92,7 +92,9 @@ class Trainer:
         self.options, self.train, self.val, self.folder = options, train, val, folder
         self.accelerator, self.init = accelerator, init
         torch.manual_seed(options.seed)
-        self.model = BkSdmCompression(config, vae=parts.vae, backbone=parts.backbone)
+        teacher = parts.vae if options.phase == "vae" else None
+        vae = None if teacher is not None else parts.vae
+        self.model = BkSdmCompression(config, vae=vae, backbone=parts.backbone)
         self.model = self.model.to(memory_format=torch.channels_last)
         self.prior = ContextNetwork(options.context(config.M), config.anchors)
         self.networks = nn.ModuleDict({"model": self.model, "prior": self.prior})
@@ -101,6 +103,8 @@ class Trainer:
             objective = TextureObjective(self.model, options)
             if objective.critic is not None:
                 self.networks["critic"] = objective.critic
+        elif teacher is not None:
+            objective = VaeObjective(self.model, teacher, options)
         elif options.phase == "denoiser":
             objective = DenoiserObjective(self.model, options)
         elif options.phase == "prior":

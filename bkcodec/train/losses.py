@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bkcodec.lpips import Lpips
 from bkcodec.models.compression import Belief, BkSdmCompression
 from bkcodec.models.diffusion import Denoising, beta_schedule
+from bkcodec.models.sd import SdVae
 from bkcodec.train.context import ContextNetwork
 from bkcodec.train.critic import Discriminator
 from bkcodec.train.options import TrainOptions
@@ -27,6 +28,7 @@ SCALE_WEIGHT = 0.02
 TEXTURE_STEPS = (2, 6)  # lengths of the chains that the texture phase trains on
 TEXTURE_QUALITY = 0.45  # the highest quality that it trains on
 SINGLE_SHARE = 0.5  # of the batches that train the single step, where it learns too
+VAE_MSE = 20.0  # weight of the squared error in 0..1 units, against 1 - MS-SSIM
 TEXTURE_MSE = 40.0  # weight of the squared error, in 0..1 units
 
 Stats = dict[str, Tensor]
@@ -212,6 +214,39 @@ class TextureObjective(nn.Module):
         seed = int(torch.randint(0, 2**31, (1,), generator=generator))
         how = Denoising(steps, seed=seed)
         return self.model.sample_chain(belief, start, how, last + 1, gradient_at=last)
+
+
+class VaeObjective(nn.Module):
+    """A custom VAE learns the latent space of a pretrained one, both halves on their own.
+
+    The encoder learns the teacher's latents, the decoder to make photos of them. Files are coded
+    from either VAE's latents, and all that they depend on is frozen.
+    """
+
+    def __init__(self, model: BkSdmCompression, teacher: SdVae, options: TrainOptions) -> None:
+        super().__init__()
+        self.model, self.options = model, options
+        self.teacher = teacher.requires_grad_(False)
+        self.lpips = Lpips(Path(options.lpips)) if options.lpips else None
+        model.requires_grad_(False)
+        model.vae.requires_grad_(True)
+
+    def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Stats]:
+        """As ``Objective``; nothing here is random."""
+        del generator
+        x = self.model.pad(x)
+        with torch.no_grad():
+            y = self.teacher.encode(x)
+        y_error = (self.model.vae.encode(x) - y).square().mean()
+        x_hat = self.model.vae.decode(y)
+        mse = (x_hat - x).square().mean()
+        with torch.autocast(x.device.type, enabled=False):
+            dissimilarity = 1 - ms_ssim(x_hat.float(), x, data_range=1.0)
+        loss = y_error + VAE_MSE * mse + dissimilarity
+        if self.lpips is not None and self.options.lpips_weight:
+            perceived = self.lpips(x_hat.clamp(0, 1), x).mean()
+            loss = loss + self.options.lpips_weight * perceived
+        return loss, {"loss": loss, "y_mse": y_error, "mse": mse, "ms_ssim": 1 - dissimilarity}
 
 
 def latents(model: BkSdmCompression, batch: Tensor) -> Tensor:

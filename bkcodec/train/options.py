@@ -11,7 +11,7 @@ from torch import Tensor
 from bkcodec.train.context import ContextConfig, group_sizes
 
 FOREVER = float("inf")
-KEEPS_FILES = ("texture", "denoiser")  # phases that change nothing that files depend on
+KEEPS_FILES = ("texture", "denoiser", "vae")  # phases that change nothing that files depend on
 FEW_CHANNELS = 32  # groups of more have two phases at most: they carry few bits
 
 
@@ -22,7 +22,8 @@ class TrainOptions:
     Attributes:
         phase: "joint" trains everything for rate and distortion; "prior" the context prior alone;
             "texture" the blocks that only several denoising steps use, for looks; "denoiser" fits
-            the codec to a pretrained U-Net. With the last two files keep decoding.
+            the codec to a pretrained U-Net; "vae" teaches a custom VAE the latent space of a
+            pretrained one. With the last three files keep decoding.
         batch_size: crops a step and process.
         image_size: side of the square crops in pixels.
         epochs, max_steps, max_minutes: length of the run; the first limit reached ends it.

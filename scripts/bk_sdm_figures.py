@@ -1,0 +1,129 @@
+"""The figures of docs/bk-sdm.md: what the bk-sdm bundle gives with a pretrained VAE.
+
+    python scripts/bk_sdm_figures.py measure PHOTOS VAE LPIPS FILES.csv [PART/PARTS]
+    python scripts/bk_sdm_figures.py table FILES.csv...
+    python scripts/bk_sdm_figures.py sheet PHOTO VAE SHEET.png
+
+"measure" encodes every photo at every quality into a file and decodes that file as (mean) the
+hyper-decoder's mean without a U-Net, (one) one step and (four) four steps of the bundle's own
+U-Net; "ceiling" is the VAE's round trip. All pictures are rounded to 8 bits. PART/PARTS shares the
+photos among processes.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from pytorch_msssim import ms_ssim
+
+import bkcodec
+from bkcodec.config import Backbone
+from bkcodec.lpips import Lpips
+
+QUALITIES = (0, 12.5, 25, 37.5, 50, 62.5, 75, 87.5, 100)
+DECODINGS = {
+    "mean": bkcodec.DecodeOptions(realism=0.0),
+    "one": bkcodec.DecodeOptions(),
+    "four": bkcodec.DecodeOptions(steps=4),
+}
+CEILING = "ceiling"
+SHEET_QUALITIES = (0, 25, 50, 100)
+DETAIL = (250, 150, 506, 406)  # of the photo on the sheet
+
+
+def open_codec(vae: str) -> bkcodec.Codec:
+    return bkcodec.Codec("bk-sdm", "cpu", Backbone(vae=vae, unet="own"))
+
+
+def tensor(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+
+
+@torch.inference_mode()
+def round_trip(codec: bkcodec.Codec, image: Image.Image) -> Image.Image:
+    """The photo through the VAE alone."""
+    x = tensor(image)
+    y = codec.model.encode(x) / codec.model.y_std
+    x_hat = codec.model.reconstruct(y, (image.height, image.width))[0].clamp(0, 1)
+    return Image.fromarray(x_hat.mul(255).round().byte().permute(1, 2, 0).numpy())
+
+
+def measure(photos: list[Path], vae: str, lpips_file: Path, out: Path) -> None:
+    codec, lpips = open_codec(vae), Lpips(lpips_file)
+
+    def judge(original: Image.Image, decoded: Image.Image) -> list[float]:
+        a, b = tensor(original), tensor(decoded)
+        with torch.inference_mode():
+            psnr = -10 * torch.log10((a - b).square().mean())
+            return [float(v) for v in (psnr, ms_ssim(b, a, data_range=1.0), lpips(b, a)[0])]
+
+    with out.open("w", newline="") as table, tempfile.TemporaryDirectory() as folder:
+        writer = csv.writer(table)
+        for photo in photos:
+            original = Image.open(photo).convert("RGB")
+            figures = judge(original, round_trip(codec, original))
+            writer.writerow([photo.name, "", CEILING, 0, *figures])
+            for quality in QUALITIES:
+                file = Path(folder) / f"{photo.stem}.bkc"
+                file.write_bytes(codec.encode(original, bkcodec.EncodeOptions(quality=quality)))
+                bpp = 8 * file.stat().st_size / (original.width * original.height)
+                for name, options in DECODINGS.items():
+                    figures = judge(original, codec.decode(file.read_bytes(), options))
+                    writer.writerow([photo.name, quality, name, bpp, *figures])
+            table.flush()
+
+
+def print_table(files: list[Path]) -> None:
+    rows: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
+    for path in files:
+        for _, quality, name, *figures in csv.reader(path.open(newline="")):
+            rows[quality, name].append([float(f) for f in figures])
+    means = {key: np.mean(values, axis=0) for key, values in rows.items()}
+    _, psnr, similarity, distance = means["", CEILING]
+    print(f"{len(rows['', CEILING])} photos; ceiling (the VAE alone): {psnr:.2f} dB, "
+          f"MS-SSIM {similarity:.4f}, LPIPS-SQ {distance:.4f}\n")  # fmt: skip
+    print("| q | bpp | PSNR mean | one step | four | MS-SSIM mean | one | four "
+          "| LPIPS-SQ mean | one | four |")  # fmt: skip
+    print("|---" * 11 + "|")
+    for quality in map(str, QUALITIES):
+        found = [means[quality, name] for name in DECODINGS]
+        cells = [f"{f[1]:.2f}" for f in found]
+        cells += [f"{f[2]:.4f}" for f in found] + [f"{f[3]:.4f}" for f in found]
+        print(f"| {quality} | {found[0][0]:.4f} | {' | '.join(cells)} |")
+
+
+def sheet(photo: Path, vae: str, path: Path) -> None:
+    """One row a quality: original, the VAE's round trip, mean, one step, four steps."""
+    codec, original = open_codec(vae), Image.open(photo).convert("RGB")
+    ceiling = round_trip(codec, original)
+    side = DETAIL[2] - DETAIL[0]
+    out = Image.new("RGB", ((2 + len(DECODINGS)) * side, len(SHEET_QUALITIES) * side))
+    for row, quality in enumerate(SHEET_QUALITIES):
+        data = codec.encode(original, bkcodec.EncodeOptions(quality=quality))
+        pictures = [original, ceiling, *(codec.decode(data, how) for how in DECODINGS.values())]
+        for column, picture in enumerate(pictures):
+            out.paste(picture.crop(DETAIL), (column * side, row * side))
+    out.save(path)
+
+
+def main() -> None:
+    command, *rest = sys.argv[1:]
+    if command == "measure":
+        part, parts = map(int, (rest[4] if len(rest) > 4 else "0/1").split("/"))
+        photos = sorted(Path(rest[0]).glob("*.png"))[part::parts]
+        measure(photos, rest[1], Path(rest[2]), Path(rest[3]))
+    elif command == "table":
+        print_table([Path(name) for name in rest])
+    else:
+        sheet(Path(rest[0]), rest[1], Path(rest[2]))
+
+
+if __name__ == "__main__":
+    main()
