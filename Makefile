@@ -9,11 +9,13 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 DEMO := demo-out
 KAITAI := .cache/ksc/node_modules/kaitai-struct-compiler
 
-.PHONY: help demo test test-slow check format vectors sample train-lite export-lite texture-lite kodak benchmark clean
+.PHONY: help demo test test-slow check format vectors sample train-lite export-lite texture-lite \
+	train-bk-sdm kodak kodak-bk-sdm benchmark clean
 
 help:
 	@sed -n 's/^# //p' Makefile
-	@echo "also: test-slow check format vectors sample train-lite export-lite texture-lite kodak benchmark clean"
+	@echo "also: test-slow check format vectors sample train-lite export-lite texture-lite" \
+		"train-bk-sdm kodak kodak-bk-sdm benchmark clean"
 
 $(VENV)/.core: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -84,6 +86,27 @@ texture-lite: $(VENV)/.dev
 		--adversarial-weight 0.03 --lr 1e-3 --batch-size 2 --image-size 192 --max-minutes 25
 	$(BIN)/bkcodec train --export $(RUN)-texture --data $(DATA) -o weights/lite.safetensors \
 		--name lite --data-note docs/training-photos.md
+
+# Training a bundle like the shipped bk-sdm: make train-bk-sdm DATA=photos VAL=held-out-photos
+# VAE=directory LPIPS=weights-file; see docs/bk-sdm.md.
+SD_RUN ?= runs/bk-sdm
+SD = $(BIN)/bkcodec train --data $(DATA) --val $(VAL) --vae $(VAE) --pretrained-vae
+SD_EXPORT = $(BIN)/bkcodec train --data $(DATA) --vae $(VAE) -o weights/bk-sdm.safetensors \
+	--name bk-sdm --data-note docs/training-photos.md
+SD_LATENTS = --latents $(SD_RUN)/latents.safetensors --context-phases 4 --batch-size 8 --lr 1e-3
+train-bk-sdm: $(VENV)/.dev
+	$(SD) $(SD_LATENTS) -o $(SD_RUN) --precision bf16 --max-minutes 50
+	$(SD) $(SD_LATENTS) -o $(SD_RUN)-prior --phase prior --init-from $(SD_RUN) --max-minutes 3
+	$(SD_EXPORT) --export $(SD_RUN)-prior
+	$(SD) -o $(SD_RUN)-texture --phase texture --init-from weights/bk-sdm.safetensors \
+		--lpips $(LPIPS) --lpips-weight 2 --adversarial-weight 0.03 --lr 5e-4 --batch-size 2 \
+		--image-size 192 --precision bf16 --max-minutes 25
+	$(SD_EXPORT) --export $(SD_RUN)-texture
+
+# The figures of docs/bk-sdm.md: make kodak-bk-sdm PHOTOS=folder VAE=directory LPIPS=weights-file
+kodak-bk-sdm: $(VENV)/.dev
+	$(BIN)/python scripts/bk_sdm_figures.py measure $(PHOTOS) $(VAE) $(LPIPS) runs/bk-sdm.csv
+	$(BIN)/python scripts/bk_sdm_figures.py table runs/bk-sdm.csv
 
 # The figures of docs/lite.md: make kodak PHOTOS=folder
 kodak: $(VENV)/.dev

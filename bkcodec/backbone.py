@@ -21,6 +21,7 @@ from bkcodec.registry import find_directory
 from bkcodec.tables import build_tables, laplace_cumulative
 
 ADAPTED = ("lora.", "context")  # tensors of a bundle that change a pretrained U-Net
+SMALL_GPU = 12e9  # bytes of memory, below which pretrained parts take turns
 VARIABLE = "BKCODEC_BK_SDM"
 Loaded = tuple[SdVae | None, SdUNet | None]
 
@@ -86,6 +87,19 @@ def load_model(
     return _assemble(path, device, backbone)
 
 
+def move(model: BkSdmCompression, device: torch.device) -> None:
+    """Put a model on a device; on a small GPU pretrained parts come one after the other.
+
+    They then wait in main memory and are on the GPU only while they work (``sd.placed``).
+    """
+    model.to(device)
+    if device.type != "cuda" or torch.cuda.get_device_properties(device).total_memory > SMALL_GPU:
+        return
+    for part in (model.backbone, model.vae):
+        if isinstance(part, SdVae | SdUNet):
+            part.to("cpu")
+
+
 def _needed(bundle: Bundle) -> list[str]:
     """Roles for which a bundle has no network of its own."""
     return [role for role, origin in bundle.header["parts"].items() if origin == "pretrained"]
@@ -95,7 +109,7 @@ def _needed(bundle: Bundle) -> list[str]:
 def _assemble(path: Path, device: str, backbone: Backbone) -> tuple[BkSdmCompression, Bundle]:
     bundle = load_bundle(path)
     parts, needed = bundle.header["parts"], _needed(bundle)
-    if set(parts.values()) - {"custom", "pretrained"}:
+    if any(origin not in ("custom", "pretrained") for origin in parts.values()):
         raise UnsupportedError(f"{path}: has parts that this version does not know: {parts}")
     named = (backbone.bk_sdm, backbone.vae) != (None, None) or backbone.unet == "bk-sdm"
     takes_unet = bundle.header["model"].get("space") == "sd"
@@ -123,7 +137,8 @@ def _assemble(path: Path, device: str, backbone: Backbone) -> tuple[BkSdmCompres
             raise ValueError(f"a prior of {bundle.prior.n_channels} channels")
         if bundle.header["stride"] != model.stride:
             raise ValueError(f"stride {bundle.header['stride']}")
-        model = model.to(target).to(memory_format=torch.channels_last)
+        model = model.to(memory_format=torch.channels_last)
+        move(model, target)
     except (TypeError, RuntimeError, ValueError, KeyError, AttributeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise LimitError(f"not enough memory on {device} for {path.name}") from error

@@ -1,11 +1,12 @@
 """Bundles: one .safetensors file with networks, an integer prior and configuration.
 
 The safetensors metadata has one key, ``bkcodec``: JSON with ``version`` (1), ``name``, ``licence``,
-``stride``, ``parts`` (which network fills each role), ``model`` (the sizes of the
-networks) and ``provenance``. Tensors: ``net.*`` are the networks (float16 or float32);
-``tables.lengths``, ``tables.low``, ``tables.weights`` are entropy tables (see ``entropy``); where
-there are ``prior.*`` arrays, they are the context prior (see ``context``), else the tables are the
-factorized one.
+``stride``, ``parts`` (what fills each role of vae, hyperprior, unet: "custom", a network of the
+bundle, or "pretrained", one that the user has), ``model`` (the sizes of the networks) and
+``provenance``. Tensors: ``net.*`` are the networks (float16 or float32; ``net.lora.*`` and
+``net.context`` change a pretrained U-Net, ``net.correlation`` is integer); ``tables.lengths``,
+``tables.low``, ``tables.weights`` are entropy tables (see ``entropy``); where there are ``prior.*``
+arrays, they are the context prior (see ``context``), else the tables are the factorized one.
 
 The fingerprint of a bundle is the first 4 bytes of a SHA-256 over what the bitstream depends on:
 the stride, the prior and the quantisation steps. Decoder networks are not part of it, so they may
@@ -216,7 +217,9 @@ def _header(path: Path, data: bytes) -> dict[str, Any]:
         if length > min(_HEADER_MAX, len(data) - 8):
             raise ValueError("header too long")
         header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["bkcodec"])
-        version, _, _, _ = (header[k] for k in ("version", "name", "stride", "model"))
+        version, _, _ = (header[k] for k in ("version", "name", "stride"))
+        if not all(isinstance(header[k], dict) for k in ("model", "parts")):
+            raise ValueError("a header of another form")
     except (struct.error, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnsupportedError(f"{path}: not a bkcodec bundle") from error
     if version != BUNDLE_VERSION:

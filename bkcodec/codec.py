@@ -152,7 +152,7 @@ class Codec:
             raise FormatError(f"stride {container.stride}, the bundle's is {self.model.stride}")
         size = (container.width, container.height)
         alpha = alpha_from_png(container.alpha, size) if container.alpha is not None else None
-        if container.timestep is not None and container.timestep >= self.model.timesteps:
+        if container.timestep is not None and container.timestep >= self.model.config.train_timesteps:
             raise FormatError(f"timestep {container.timestep} is beyond the bundle's schedule")
         coder = self.bundle.prior.level(container.level)
         symbols = _guard_memory(lambda: coder.decode(container.z, *container.z_shape))

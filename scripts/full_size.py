@@ -24,7 +24,8 @@ from PIL import Image
 
 PARAMETERS = {"base": 579_384_964, "small": 482_346_884, "tiny": 323_384_964}
 VAE_PARAMETERS = 83_653_863
-SIZES = ((512, 512), (768, 512), (517, 389), (1024, 1024))
+SIZES = ((512, 512), (768, 512), (517, 389))
+LARGE = (1024, 1024)  # with the largest U-Net only
 SAMPLE = Path(__file__).parents[1] / "tests" / "samples" / "lake.png"
 
 
@@ -85,7 +86,7 @@ def main() -> None:
 
     for name in [given.only] if given.only else PARAMETERS:
         directory = make(name, given.configs, given.folder)
-        for size in SIZES:
+        for size in (*SIZES, LARGE) if name == "base" else SIZES:
             stem = f"{size[0]}x{size[1]}"
             photo, file = given.folder / f"{stem}.png", given.folder / f"{stem}.bkc"
             if not file.exists():

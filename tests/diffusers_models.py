@@ -16,13 +16,17 @@ from diffusers import (
 CONTEXT = 16  # cross_attention_dim
 
 
-def save_tiny_vae(folder: Path) -> Path:
+def tiny_vae() -> AutoencoderTiny:
     torch.manual_seed(1)
     widths = (8, 8, 8, 8)
-    AutoencoderTiny(
+    return AutoencoderTiny(
         encoder_block_out_channels=widths, decoder_block_out_channels=widths,
         num_encoder_blocks=(1, 1, 1, 1), num_decoder_blocks=(1, 1, 1, 1),
-    ).save_pretrained(folder)  # fmt: skip
+    )  # fmt: skip
+
+
+def save_tiny_vae(folder: Path) -> Path:
+    tiny_vae().save_pretrained(folder)
     return folder
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from diffusers_models import save_bk_sdm, save_kl_vae
+from diffusers_models import save_bk_sdm, save_kl_vae, tiny_vae
 from PIL import Image
 
 import bkcodec
@@ -18,6 +18,7 @@ from bkcodec.bundle import load_bundle
 from bkcodec.codec import Codec
 from bkcodec.config import Backbone, DecodeOptions
 from bkcodec.errors import InputError, UnsupportedError, UsageError
+from bkcodec.models import compression
 from bkcodec.pretrained import load_unet, load_vae
 from bkcodec.train import loop
 from bkcodec.train.data import Photos
@@ -177,9 +178,11 @@ def test_a_lora_travels_in_the_bundle(
 
 
 def test_a_custom_vae_learns_the_latents(
-    run: Callable[..., int], photos: Path, folder: Path, small: Image.Image, tmp_path: Path
-) -> None:
+    run: Callable[..., int], photos: Path, folder: Path, small: Image.Image, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """The fourth combination: custom VAE, with and without a pretrained U-Net."""
+    monkeypatch.setattr(compression, "custom_autoencoder", tiny_vae)  # the real one is slow
     own = tmp_path / "own.safetensors"
     common = ["train", "--data", photos, "--val", photos, "--vae", folder, "--pretrained-vae",
               "--phase", "vae", "--init-from", "bk-sdm", *SMALL]  # fmt: skip

@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import bkcodec
+from bkcodec import backbone as backbone_module
 from bkcodec.bundle import Bundle, find_bundle, load_bundle
 from bkcodec.codec import Codec
 from bkcodec.config import Backbone, DecodeOptions, EncodeOptions
@@ -28,7 +29,7 @@ from bkcodec.errors import UnsupportedError, UsageError
 from bkcodec.models.diffusion import Denoising
 from bkcodec.models.latent import latent_basis
 from bkcodec.models.refine import refine
-from bkcodec.models.sd import SdUNet
+from bkcodec.models.sd import SdUNet, placed
 from bkcodec.pretrained import load_unet, load_vae, read_schedule
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -399,3 +400,27 @@ def test_shipped_provenance(bundle: Bundle) -> None:
     rho = bundle.networks["correlation"]
     assert rho.dtype == np.int16 and (np.diff(rho) >= 0).all() and 0 < rho[0] < rho[-1] < 1000
     assert tiny_unet().config.cross_attention_dim == CONTEXT
+
+
+def test_a_part_goes_where_the_work_is_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    part, moves = torch.nn.Linear(1, 1), []
+    monkeypatch.setattr(part, "to", moves.append)
+    with placed(part, torch.device("cpu")):
+        assert not moves
+    with pytest.raises(RuntimeError), placed(part, torch.device("cuda")):
+        raise RuntimeError("out of memory")
+    assert moves == [torch.device("cuda"), torch.device("cpu")]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_parts_take_turns_on_a_small_gpu(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, own_unet: Codec, small: Image.Image
+) -> None:
+    monkeypatch.setattr(backbone_module, "SMALL_GPU", float("inf"))
+    backbone_module._assemble.cache_clear()
+    codec = Codec("bk-sdm", "cuda", Backbone(str(folder)))
+    assert next(codec.model.backbone.parameters()).device.type == "cpu"
+    data = own_unet.encode(small)
+    assert codec.decode(data).size == small.size
+    assert next(codec.model.vae.parameters()).device.type == "cpu"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from bkcodec.models.blocks import QualityEmbedding
 from bkcodec.models.diffusion import Denoising, beta_schedule, denoise, make_scheduler
 from bkcodec.models.hyperprior import HYPER_DEPTH, HyperDecoder, HyperEncoder, Quantiser
 from bkcodec.models.latent import FACTOR, LATENT, LatentHyperDecoder, LatentHyperEncoder, LatentUNet
-from bkcodec.models.sd import SdUNet, SdVae, custom_autoencoder
+from bkcodec.models.sd import SdUNet, SdVae, custom_autoencoder, placed
 from bkcodec.models.sizes import ModelConfig
 from bkcodec.models.unet import DenoisingUNet
 from bkcodec.models.vae import TEXTURE_DEPTH, Vae
@@ -201,10 +202,11 @@ class BkSdmCompression(nn.Module):
         start = self.start_timestep(quality)
         if how.timestep is not None:
             start = torch.full_like(quality, min(how.timestep, self.timesteps - 1))
-        if how.steps == 1:
-            denoised = self.denoise_once(belief, quality, start)
-        else:
-            denoised = self.sample_chain(belief, int(start[0]), how)
+        with nullcontext() if self.backbone is None else placed(self.backbone, quality.device):
+            if how.steps == 1:
+                denoised = self.denoise_once(belief, quality, start)
+            else:
+                denoised = self.sample_chain(belief, int(start[0]), how)
         return belief.mean + how.realism * (denoised - belief.mean)
 
     def sample_chain(
@@ -243,7 +245,7 @@ class BkSdmCompression(nn.Module):
     def y_std(self) -> Tensor:
         """Spread of y, [1, latent, 1, 1]."""
         spread: Tensor = self.vae.y_std
-        return spread[None, :, None, None]
+        return spread[None, :, None, None].to(self.quantiser.log_step.device)
 
     def pad(self, x: Tensor) -> Tensor:
         """Repeat the right and bottom edges up to a multiple of the stride."""
@@ -314,7 +316,7 @@ class BkSdmCompression(nn.Module):
         """
         coder = self._coder_at(quality)
         decoded = np.stack([coder.decode(string, *shape) for string in strings[0]])
-        symbols = torch.from_numpy(decoded).to(self.vae.y_std.device).float()
+        symbols = torch.from_numpy(decoded).to(self.quantiser.log_step.device).float()
         level = torch.full((1,), quality).to(symbols)
         images = [
             self.reconstruct(

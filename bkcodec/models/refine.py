@@ -35,7 +35,8 @@ def refine(
         return float((model.denoise(belief, quality, how) - y).square().mean())
 
     start = int(model.start_timestep(quality)[0])
-    candidates = {min(round(start * f), model.timesteps - 1) for f in FACTORS}
+    last = min(model.timesteps, model.config.train_timesteps) - 1  # what any decoder accepts
+    candidates = {start, *(min(round(start * f), last) for f in FACTORS)}
     errors = {t: error(Denoising(timestep=t)) for t in sorted(candidates)}
     best = min(errors, key=errors.__getitem__)
     timestep = best if errors[best] < (1 - WORTH) * errors[start] else None

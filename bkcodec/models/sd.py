@@ -7,6 +7,8 @@ applied, [B, 4, H/8, W/8].
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,20 @@ CONTEXT_TOKENS = 77
 TILE_OVERLAP = 0.25  # of the tiles that diffusers blends
 LORA_DOWN, LORA_UP = "down", "up"  # the two factors, as bundles name them
 ABAR_MIN = 1e-3  # steps noisier than this say nothing about the picture
+
+
+@contextmanager
+def placed(part: nn.Module, device: torch.device) -> Iterator[None]:
+    """Have a part on a device while it works; afterwards it goes back to where it was."""
+    home = next(part.parameters()).device
+    if home == device:
+        yield
+        return
+    part.to(device)
+    try:
+        yield
+    finally:
+        part.to(home)
 
 
 class SdVae(nn.Module):
@@ -41,7 +57,8 @@ class SdVae(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """X [B, 3, H, W] in 0..1, H and W multiples of 8 -> y, float32."""
-        found = self.autoencoder.encode((x * 2 - 1).to(self._dtype))
+        with placed(self, x.device):
+            found = self.autoencoder.encode((x * 2 - 1).to(self._dtype))
         y = found.latents if self.is_tiny else found.latent_dist.mode()
         return (y.float() - self.shift) * self.scale
 
@@ -49,7 +66,8 @@ class SdVae(nn.Module):
         """y_hat -> x_hat [B, 3, H, W], about 0..1, not clipped; ``texture`` is for other VAEs."""  # noqa: D403
         del texture
         y_hat = (y_hat / self.scale + self.shift).to(self._dtype)
-        return (self.autoencoder.decode(y_hat).sample.float() + 1) / 2
+        with placed(self, y_hat.device):
+            return (self.autoencoder.decode(y_hat).sample.float() + 1) / 2
 
     @property
     def reach(self) -> tuple[float, float] | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FOLDER = click.Path(path_type=Path)
 SIZES = ("N", "M", "schedule")  # of the networks; --init-from settles them
 DEPTHS = ("encoder_depths", "decoder_depths")  # may grow: new blocks start as the identity
-LAMBDA = {"own": (1.5e-4, 0.1), "sd": (0.01, 1.4)}  # trade-offs at quality 0 and 100
+LAMBDA = {"own": (1.5e-4, 0.1), "sd": (0.035, 2.0)}  # trade-offs at quality 0 and 100
 EXPORT_ONLY = {"run", "prior", "name", "data_note"}
 DENOISER_ONLY = ("adapter", "lora_rank", "unroll_steps")
 BOTH_MODES = {"data", "output", "config", "bk_sdm", "vae"}
@@ -105,7 +105,7 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     type=positive_range,
     metavar="X|LOW:HIGH",
     help="Rate-distortion trade-off; a range goes over the qualities 0 to 100.  [default: "
-    "1.5e-4:0.1; 0.01:1.4 with a pretrained part]",
+    "1.5e-4:0.1; 0.035:2 with a pretrained part]",
 )
 @click.option(
     "--ms-ssim-weight",
