@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from bkcodec.pretrained import has_unet, load_unet, load_vae
 from bkcodec.registry import find_directory
 from bkcodec.tables import build_tables, laplace_cumulative
 
+_LOADING = threading.Lock()
 ADAPTED = ("lora.", "context")  # tensors of a bundle that change a pretrained U-Net
 SMALL_GPU = 12e9  # bytes of memory, below which pretrained parts take turns
 VARIABLE = "BKCODEC_BK_SDM"
@@ -82,9 +84,10 @@ def load_model(
         UsageError: a backbone for a bundle that has none.
         LimitError: not enough memory on the device.
     """
-    if backbone.bk_sdm is None and backbone.vae is None and _needed(load_bundle(path)):
+    if backbone.bk_sdm is None and _takes_unet(load_bundle(path)):
         backbone = replace(backbone, bk_sdm=os.environ.get(VARIABLE) or None)
-    return _assemble(path, device, backbone)
+    with _LOADING:  # threads that need the same model wait for one
+        return _assemble(path, device, backbone)
 
 
 def move(model: BkSdmCompression, device: torch.device) -> None:
@@ -92,17 +95,23 @@ def move(model: BkSdmCompression, device: torch.device) -> None:
 
     They then wait in main memory and are on the GPU only while they work (``sd.placed``).
     """
-    model.to(device)
-    if device.type != "cuda" or torch.cuda.get_device_properties(device).total_memory > SMALL_GPU:
-        return
-    for part in (model.backbone, model.vae):
-        if isinstance(part, SdVae | SdUNet):
-            part.to("cpu")
+    small = (
+        device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory < SMALL_GPU
+    )
+    for part in model.children():
+        if not (small and isinstance(part, SdVae | SdUNet)):
+            part.to(device)
+    if model.config.space == "sd":
+        model.correlation = model.correlation.to(device)
 
 
 def _needed(bundle: Bundle) -> list[str]:
     """Roles for which a bundle has no network of its own."""
     return [role for role, origin in bundle.header["parts"].items() if origin == "pretrained"]
+
+
+def _takes_unet(bundle: Bundle) -> bool:
+    return bool(bundle.header["model"].get("space") == "sd")
 
 
 @lru_cache(maxsize=4)
@@ -112,7 +121,7 @@ def _assemble(path: Path, device: str, backbone: Backbone) -> tuple[BkSdmCompres
     if any(origin not in ("custom", "pretrained") for origin in parts.values()):
         raise UnsupportedError(f"{path}: has parts that this version does not know: {parts}")
     named = (backbone.bk_sdm, backbone.vae) != (None, None) or backbone.unet == "bk-sdm"
-    takes_unet = bundle.header["model"].get("space") == "sd"
+    takes_unet = _takes_unet(bundle)
     if named and not takes_unet:
         raise UsageError(
             f"--bk-sdm, --vae and --unet do not apply: bundle {bundle.name} needs no backbone"

@@ -9,6 +9,7 @@ import click
 
 from bkcodec import registry
 from bkcodec.bundle import shipped_bundles
+from bkcodec.files import printable
 
 BK_SDM_LICENCE = "CreativeML OpenRAIL-M"
 BK_SDM_NOTE = (
@@ -35,7 +36,7 @@ def models(context: click.Context, as_json: bool) -> None:
         click.echo(json.dumps(row) if as_json else line)
     for e in registry.registered():
         found = {"name": e.name, "backbone": True, "path": str(e.path), "files": e.files}
-        line = f"{e.name:<10} backbone   {len(e.files):>3} files   {e.path}"
+        line = f"{printable(e.name):<10} backbone   {len(e.files):>3} files   {printable(e.path)}"
         click.echo(json.dumps(found) if as_json else line)
     if not as_json:
         click.echo(BK_SDM_NOTE, err=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -50,6 +51,8 @@ OUT_OF_MEMORY = (
     "--unet own, or --device cpu."
 )
 
+_TURN = threading.RLock()
+
 T = TypeVar("T")
 
 
@@ -81,6 +84,11 @@ class Codec:
         self.device = pick_device(device)
         self.model, self.bundle = load_model(find_bundle(str(model)), str(self.device), backbone)
 
+    @property
+    def _turn(self) -> AbstractContextManager[Any]:
+        """Threads that share pretrained parts, which have settings and a place, take turns."""
+        return _TURN if self.model.config.space == "sd" else nullcontext()
+
     def encode(self, image: Image.Image, options: EncodeOptions | None = None) -> bytes:
         """A Pillow image -> the bytes of a .bkc file.
 
@@ -96,7 +104,8 @@ class Codec:
         """As ``encode``, from a ``Picture``."""
         check_encode(options)
         picture = apply_alpha(picture, options.alpha)
-        y, z = _guard_memory(lambda: self._analyse(picture.rgb, options.tile))
+        with self._turn:
+            y, z = _guard_memory(lambda: self._analyse(picture.rgb, options.tile))
         alpha = alpha_to_png(picture.alpha) if picture.alpha is not None else None
         blocks = {k: getattr(picture, k) for k in ("icc", "exif", "xmp") if k not in options.strip}
 
@@ -115,7 +124,8 @@ class Codec:
         def with_hints(encoded: Encoded) -> Encoded:
             if not options.effort:
                 return encoded
-            hints = _guard_memory(lambda: self._refine(y, encoded, options.effort))
+            with self._turn:
+                hints = _guard_memory(lambda: self._refine(y, encoded, options.effort))
             return at(encoded.level, *hints)
 
         limit = options.target_size
@@ -152,11 +162,15 @@ class Codec:
             raise FormatError(f"stride {container.stride}, the bundle's is {self.model.stride}")
         size = (container.width, container.height)
         alpha = alpha_from_png(container.alpha, size) if container.alpha is not None else None
-        if container.timestep is not None and container.timestep >= self.model.config.train_timesteps:
+        if (
+            container.timestep is not None
+            and container.timestep >= self.model.config.train_timesteps
+        ):
             raise FormatError(f"timestep {container.timestep} is beyond the bundle's schedule")
         coder = self.bundle.prior.level(container.level)
         symbols = _guard_memory(lambda: coder.decode(container.z, *container.z_shape))
-        rgb = _guard_memory(lambda: self._synthesise(symbols, container, options))
+        with self._turn:
+            rgb = _guard_memory(lambda: self._synthesise(symbols, container, options))
         if container.greyscale:
             rgb = np.repeat(_luma(rgb)[..., None], 3, axis=2)
         return Picture(

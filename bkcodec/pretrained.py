@@ -14,6 +14,7 @@ infix ``.fp16`` or come in shards with an index. What is wrong is named: file, k
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bkcodec.errors import UnsupportedError
-from bkcodec.models.sd import CONTEXT_TOKENS, SdUNet, SdVae
+from bkcodec.models.sd import CONTEXT_TOKENS, LATENT_STRIDE, SdUNet, SdVae
 
 STEM = "diffusion_pytorch_model"
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
@@ -34,7 +35,12 @@ PREDICTIONS = ("epsilon", "v_prediction", "sample")
 _OLD_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.",
               ".proj_attn.": ".to_out.0."}  # fmt: skip
 _BOS, _EOS = 49406, 49407  # CLIP's tokens around a text; SD 1.x pads with the last
+MAX_TIMESTEPS = 10_000
 _NAMED = 3  # keys that an error lists
+
+# What diffusers raises for configurations that make no sense.
+_BUILDING = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, ArithmeticError,
+             AssertionError)  # fmt: skip
 
 State = dict[str, Tensor]
 
@@ -52,14 +58,22 @@ def load_vae(directory: Path) -> SdVae:
         raise UnsupportedError(
             f"{folder / 'config.json'}: a {kind}, not {' or '.join(AUTOENCODERS)}"
         )
-    _expect(folder, config, latent_channels=4, in_channels=3, out_channels=3)
+    _expect(folder, config, latent_channels=4, in_channels=3, out_channels=3,
+            upsampling_scaling_factor=2)  # fmt: skip
     autoencoder = _build(kind, config, folder)
+    sizes: Any = autoencoder.config
+    key = "block_out_channels" if kind == "AutoencoderKL" else "encoder_block_out_channels"
+    if 2 ** (len(sizes[key]) - 1) != LATENT_STRIDE:
+        raise UnsupportedError(f"{folder}: a VAE that does not reduce by {LATENT_STRIDE}")
+    for name in ("scaling_factor", "shift_factor"):
+        value = sizes.get(name) or 0.0
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise UnsupportedError(f"{folder / 'config.json'}: {name} is {value}")
+    if not sizes.scaling_factor:
+        raise UnsupportedError(f"{folder / 'config.json'}: scaling_factor is 0")
     state = {_modern(k): v for k, v in read_state(folder, STEM).items()}
     _fill(autoencoder, state, folder)
-    vae = SdVae(autoencoder)
-    if kind == "AutoencoderKL" and 2 ** (len(config["block_out_channels"]) - 1) != vae.stride:
-        raise UnsupportedError(f"{folder}: a VAE that does not reduce by {vae.stride}")
-    return vae
+    return SdVae(autoencoder)
 
 
 def load_unet(directory: Path) -> SdUNet:
@@ -78,14 +92,16 @@ def load_unet(directory: Path) -> SdUNet:
             f"{folder / 'config.json'}: a {config.get('_class_name')}, not UNet2DConditionModel"
         )
     _expect(folder, config, in_channels=4, out_channels=4, class_embed_type=None,
-            addition_embed_type=None, encoder_hid_dim=None)  # fmt: skip
+            addition_embed_type=None, encoder_hid_dim=None, num_class_embeds=None)  # fmt: skip
     width = config.get("cross_attention_dim")
     if not isinstance(width, int):
         raise UnsupportedError(f"{folder / 'config.json'}: cross_attention_dim {width}")
-    betas, prediction = read_schedule(folder.parent / "scheduler")
+    if folder == directory:
+        raise UnsupportedError(f"{folder}: name the directory that has it and its scheduler/")
+    betas, prediction = read_schedule(directory / "scheduler")
     unet = _build("UNet2DConditionModel", config, folder)
     _fill(unet, read_state(folder, STEM), folder)
-    context = _empty_prompt(folder.parent / "text_encoder", width)
+    context = _empty_prompt(directory / "text_encoder", width)
     return SdUNet(unet, betas, prediction, context)
 
 
@@ -127,8 +143,12 @@ def read_schedule(folder: Path) -> tuple[NDArray[np.float32], str]:
     known = {k: config[k] for k in names if config.get(k) is not None}
     try:
         betas: NDArray[np.float32] = DDIMScheduler(**known).betas.float().numpy()
-    except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
+    except (NotImplementedError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise UnsupportedError(f"{path}: {error}") from error
+    if betas.ndim != 1 or not 1 <= len(betas) <= MAX_TIMESTEPS or not (betas >= 0).all():
+        raise UnsupportedError(f"{path}: a noise schedule of shape {betas.shape}, or below 0")
+    if not (betas[:-1] < 1).all() or not betas[-1] <= 1:
+        raise UnsupportedError(f"{path}: a noise schedule that reaches 1 too early")
     return betas, prediction
 
 
@@ -190,7 +210,7 @@ def _build(kind: str, config: dict[str, Any], folder: Path) -> nn.Module:
     try:
         with torch.device("meta"):
             built: nn.Module = network(**{k: v for k, v in config.items() if k in known})
-    except (TypeError, ValueError, IndexError, KeyError, AttributeError, RuntimeError) as error:
+    except _BUILDING as error:
         summary = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnsupportedError(f"{folder / 'config.json'}: {summary}") from error
     return built
@@ -230,17 +250,22 @@ def _empty_prompt(folder: Path, width: int) -> Tensor:
     if not (folder / "config.json").is_file():
         return nothing
     try:
-        from transformers import CLIPTextConfig, CLIPTextModel
+        from transformers import CLIPTextModel
     except ImportError:
         return nothing
-    config = _read_config(folder / "config.json")
-    encoder = CLIPTextModel(CLIPTextConfig(**config)).eval()
-    state = read_state(folder, "model")
-    encoder.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
-    pad = _EOS if config.get("hidden_size") == 768 else 0  # SD 2.x pads with zeros
-    tokens = torch.tensor([[_BOS, _EOS, *[pad] * (CONTEXT_TOKENS - 2)]])
-    with torch.no_grad():
-        context: Tensor = encoder(tokens).last_hidden_state[0]
+    try:
+        encoder, notes = CLIPTextModel.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+        missing = [k for k in notes["missing_keys"] if not k.endswith("position_ids")]
+        if missing:
+            raise ValueError(f"missing in its weights: {', '.join(sorted(missing)[:_NAMED])}")
+        pad = _EOS if encoder.config.hidden_size == 768 else 0  # SD 2.x pads with zeros
+        tokens = torch.tensor([[_BOS, _EOS, *[pad] * (CONTEXT_TOKENS - 2)]])
+        with torch.no_grad():
+            context: Tensor = encoder.float().eval()(tokens).last_hidden_state[0]
+    except Exception as error:  # transformers raises whatever it likes
+        raise UnsupportedError(f"{folder}: {str(error).splitlines()[0]}") from error
     if tuple(context.shape) != (CONTEXT_TOKENS, width):
         raise UnsupportedError(f"{folder}: a context of {tuple(context.shape)}, not {width} wide")
     return context

@@ -49,12 +49,12 @@ def registered() -> list[Registered]:
         UnsupportedError: it is damaged.
     """
     path = registry_file()
-    if not path.exists():
-        return []
     try:
         content = json.loads(path.read_text("utf-8"))["backbones"]
-        return [Registered(e["name"], Path(e["path"]), dict(e["files"])) for e in content]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [Registered(str(e["name"]), Path(e["path"]), dict(e["files"])) for e in content]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnsupportedError(
             f"{printable(path)}: damaged ({error}). Remove it and add again."
         ) from error
@@ -99,6 +99,8 @@ def find_directory(source: str) -> Path:
         UnsupportedError: none of these, a file that is not what was recorded, or no download.
         UsageError: a repository without a pinned revision.
     """
+    if Path(source).is_dir() and not _NAME.fullmatch(source):
+        return Path(source)  # a path, whatever the registry says
     for entry in registered():
         if entry.name == source:
             verify(entry)
@@ -139,26 +141,31 @@ def verify(entry: Registered) -> None:
 
 def _files(directory: Path) -> Iterator[str]:
     """Relative paths of what is read: the directory's own files and those of its parts."""
-    for folder in (directory, *(directory / part for part in PARTS)):
-        if folder.is_dir():
-            for path in sorted(folder.iterdir()):
+    try:
+        for folder in (directory, *(directory / part for part in PARTS)):
+            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
                 if path.suffix in SUFFIXES and path.is_file():
                     yield path.relative_to(directory).as_posix()
+    except OSError as error:
+        raise InputError(f"{printable(directory)}: cannot be read ({error.strerror})") from error
 
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise InputError(f"{printable(path)}: cannot be read ({error.strerror})") from error
     return digest.hexdigest()
 
 
 def _write(entries: list[Registered]) -> None:
     content = [{"name": e.name, "path": str(e.path), "files": e.files} for e in entries]
-    path = registry_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, (json.dumps({"backbones": content}, indent=2) + "\n").encode(), force=True)
+    write_whole(
+        registry_file(), (json.dumps({"backbones": content}, indent=2) + "\n").encode(), force=True
+    )
 
 
 def _download(repository: str, revision: str) -> Path:
@@ -167,9 +174,10 @@ def _download(repository: str, revision: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     patterns = [f"{part}/*{suffix}" for part in PARTS for suffix in sorted(SUFFIXES)]
+    patterns += ["config.json", "diffusion_pytorch_model*.safetensors"]  # of a VAE alone
     try:
         found = snapshot_download(repository, revision=revision, allow_patterns=patterns)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         summary = str(error).splitlines()[0]
         raise UnsupportedError(f"{repository}@{revision}: cannot be fetched ({summary})") from error
     return Path(found)

@@ -60,7 +60,7 @@ def photos(lake: Image.Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_latents_are_made_once(photos: Path, folder: Path, tmp_path: Path) -> None:
     vae, path = load_vae(folder), tmp_path / "latents.safetensors"
     pictures = Photos(photos, 192)
-    data = Latents(pictures, vae, path)
+    data = Latents(pictures, vae, path, 192)
     assert len(data) == 2 and len(data.planes) == 4  # each as it is, and reduced
     assert data.planes[0].shape == (4, 64, 96)
     batch = data.batch((0, 1, 0), 3, 200)
@@ -68,13 +68,13 @@ def test_latents_are_made_once(photos: Path, folder: Path, tmp_path: Path) -> No
     x = pictures.images[0][None].float() / 255
     assert torch.allclose(data.planes[0].float(), vae.encode(x)[0], atol=2e-3)
     written = path.stat().st_mtime_ns
-    Latents(pictures, vae, path)
+    Latents(pictures, vae, path, 192)
     assert path.stat().st_mtime_ns == written
     with pytest.raises(InputError, match="another VAE"):
-        Latents(pictures, load_vae(save_kl_vae(tmp_path / "kl")), path)
+        Latents(pictures, load_vae(save_kl_vae(tmp_path / "kl")), path, 192)
     path.write_bytes(b"nonsense")
     with pytest.raises(InputError, match="cannot be read"):
-        Latents(pictures, vae, path)
+        Latents(pictures, vae, path, 192)
 
 
 def test_a_bundle_is_trained_and_exported(
@@ -84,6 +84,8 @@ def test_a_bundle_is_trained_and_exported(
     latents = tmp_path / "latents.safetensors"
     common = ["train", "--data", photos, "--val", photos, "--vae", folder / "vae", "--latents",
               latents, "--pretrained-vae", *SMALL]  # fmt: skip
+    assert run(*common, "-o", first, "--N", 16, "--max-steps", 3, "--dry-run") == 0
+    assert not list(tmp_path.iterdir())
     assert run(*common, "-o", first, "--N", 16, "--max-steps", 3, "--lr", "1e-3") == 0
     assert latents.is_file() and "y-mse" in (first / "training.log").read_text()
     more = ["-o", prior, "--phase", "prior", "--init-from", first, "--max-steps", 2]
@@ -110,7 +112,7 @@ def fine_tune(
     )  # fmt: skip
     init, parts = load_init("bk-sdm"), Parts(load_vae(folder), load_unet(folder))
     assert parts.vae is not None
-    data = Latents(Photos(photos, 192), parts.vae, tmp_path / "latents.safetensors")
+    data = Latents(Photos(photos, 192), parts.vae, tmp_path / "latents.safetensors", 192)
     val = Photos(photos, 320)
     trainer = Trainer(options, init.config, data, val, tmp_path, Accelerator(cpu=True), init, parts)
     trainer.begin()
@@ -172,6 +174,8 @@ def test_a_lora_travels_in_the_bundle(
     one, other = (np.asarray(Codec(m, "cpu", own).decode(data)) for m in ("bk-sdm", tuned))
     assert (one == other).all()
     assert any(k.startswith("lora.") for k in loaded.networks) and "context" in loaded.networks
+    assert run(*common, "-o", tmp_path / "more", "--max-steps", 1,
+               "--init-from", tuned) == 2  # its LoRA would be lost  # fmt: skip
     with pytest.raises(UnsupportedError, match="another U-Net"):
         wide = save_bk_sdm(tmp_path / "wide", cross_attention_dim=24)
         Codec(tuned, "cpu", Backbone(str(wide))).decode(data, DecodeOptions())
@@ -197,5 +201,6 @@ def test_a_custom_vae_learns_the_latents(
     assert one.shape == other.shape and (one != other).any()
     borrowed = Codec("bk-sdm", "cpu", Backbone(vae=str(folder)))
     assert borrowed.decode(data).size == small.size  # the same files, whatever the VAE
+    assert run(*common, "-o", tmp_path / "again", "--max-steps", 1, "--init-from", own) == 2
     with pytest.raises(UsageError, match="VAE of its own"):
         Codec(own, "cpu", Backbone(vae=str(folder)))

@@ -320,6 +320,14 @@ FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (spoil("vae/config.json", latent_channels=16), "latent_channels is 16, 4 is needed"),
     (spoil("scheduler/scheduler_config.json", prediction_type="flow"), "prediction_type flow"),
     (spoil("scheduler/scheduler_config.json", beta_schedule="steep"), "steep"),
+    (spoil("vae/config.json", scaling_factor=0), "scaling_factor is 0"),
+    (spoil("vae/config.json", scaling_factor="x"), "scaling_factor is x"),
+    (spoil("vae/config.json", upsampling_scaling_factor=3), "upsampling_scaling_factor is 3"),
+    (spoil("unet/config.json", num_class_embeds=10), "num_class_embeds is 10"),
+    (spoil("unet/config.json", norm_num_groups=0), r"unet/config\.json: "),
+    (spoil("scheduler/scheduler_config.json", num_train_timesteps=0), "noise schedule"),
+    (spoil("scheduler/scheduler_config.json", trained_betas=[[0.1, 0.2]]), "noise schedule"),
+    (spoil("scheduler/scheduler_config.json", trained_betas=[0.1, 2.0, 0.1]), "noise schedule"),
     (without_key, r"missing in its weights: conv_in\.weight"),
     (with_foreign_key, "unknown in its weights: spare"),
     (with_other_shape, r"conv_in\.bias has shape \(3,\), its config says \(8,\)"),
@@ -374,6 +382,14 @@ def test_the_empty_prompt_is_the_context(copy: Path) -> None:
     context = load_unet(copy).context
     assert context.shape == (77, CONTEXT) and context.abs().sum() > 0
     assert load_unet(copy).context.equal(context)
+    weights = copy / "text_encoder" / "model.safetensors"
+    state = {k.removeprefix("text_model."): v for k, v in load_file(weights).items()}
+    for prefix in ("", "text_model."):  # newer and older files
+        save_file({prefix + k: v for k, v in state.items()}, weights, {"format": "pt"})
+        assert load_unet(copy).context.equal(context)
+    save_file({"other": torch.zeros(1)}, weights, {"format": "pt"})
+    with pytest.raises(UnsupportedError, match="text_encoder: missing in its weights"):
+        load_unet(copy)
 
 
 def test_through_the_command_line(

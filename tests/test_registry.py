@@ -9,7 +9,7 @@ import pytest
 from diffusers_models import save_bk_sdm
 
 from bkcodec import registry
-from bkcodec.errors import InputError, UnsupportedError, UsageError
+from bkcodec.errors import BkcError, InputError, UnsupportedError, UsageError
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 
@@ -79,6 +79,23 @@ def test_what_cannot_be_recorded(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no .safetensors"):
         registry.add(tmp_path / "empty", "mine")
+
+
+def test_a_registry_that_cannot_be_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("BKCODEC_HOME", str(tmp_path / "file" / "home"))
+    with pytest.raises(BkcError, match="backbones.json"):
+        registry.add(folder, "mine")
+
+
+def test_a_path_needs_no_registry(folder: Path) -> None:
+    registry.registry_file().parent.mkdir()
+    registry.registry_file().write_text("[" * 100_000)
+    assert registry.find_directory(str(folder)) == folder
+    with pytest.raises(UnsupportedError, match="damaged"):
+        registry.find_directory("mine")
 
 
 def test_a_damaged_registry_is_named() -> None:

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import fresh, psnr, shared
 from PIL import Image, ImageOps
 
 from bkcodec.codec import Codec
+from bkcodec.config import Backbone, DecodeOptions, EncodeOptions
 from bkcodec.errors import BkcError, InputError, LimitError
 from bkcodec.imageio import open_image, picture_from_image
+from bkcodec.lpips import Lpips
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared]
 
@@ -116,3 +119,26 @@ def test_malformed_images_raise_our_errors_only() -> None:
                 assert error.exit_code in (3, 6)
     print(f"{tried} tried, {refused} refused")
     assert tried > 2000 and refused > 1000
+
+
+def test_the_small_unet_improves_on_the_mean_with_real_latents(tmp_path: Path) -> None:
+    """Through TAESD: LPIPS falls and PSNR stays, in files that another process decodes."""
+    vae, lpips_file = shared("weights") / "taesd", shared("weights/lpips_squeeze")
+    lpips = Lpips(lpips_file / "lpips_squeeze.safetensors")
+    codec = Codec("bk-sdm", "cpu", Backbone(vae=str(vae)))
+    for name, quality in (("kodim05", 0), ("kodim14", 40), ("kodim23", 100)):
+        with Image.open(shared("kodak") / f"{name}.png") as image:
+            photo = image.convert("RGB")
+        file = tmp_path / f"{name}.bkc"
+        file.write_bytes(codec.encode(photo, EncodeOptions(quality=quality)))
+        assert fresh("decode", file, "--vae", vae, "--unet", "own").returncode == 0
+        with Image.open(file.with_suffix(".png")) as image:
+            one = image.convert("RGB")
+        mean = codec.decode(file.read_bytes(), DecodeOptions(realism=0.0))
+        assert psnr(photo, one) > psnr(photo, mean) - 0.5
+        x, *others = (
+            torch.from_numpy(np.array(p)).permute(2, 0, 1)[None] / 255 for p in (photo, one, mean)
+        )
+        with torch.no_grad():
+            distances = [float(lpips(other, x)[0]) for other in others]
+        assert distances[0] < distances[1], name

@@ -142,6 +142,10 @@ class SdUNet(nn.Module):
         Raises:
             ValueError: made for another U-Net.
         """
+        layers = {k.rsplit(".", 1)[0] for k in tensors if k != "context"}
+        pairs = {f"{layer}.{which}" for layer in layers for which in (LORA_DOWN, LORA_UP)}
+        if tensors.keys() - {"context"} != pairs:
+            raise ValueError("an incomplete LoRA")
         for key, value in tensors.items():
             if key == "context":
                 if value.shape != self.context.shape:

@@ -22,6 +22,7 @@ SIZES = ("N", "M", "schedule")  # of the networks; --init-from settles them
 DEPTHS = ("encoder_depths", "decoder_depths")  # may grow: new blocks start as the identity
 LAMBDA = {"own": (1.5e-4, 0.1), "sd": (0.035, 2.0)}  # trade-offs at quality 0 and 100
 EXPORT_ONLY = {"run", "prior", "name", "data_note"}
+PICTURES_ONLY = ("ms_ssim_weight", "lpips", "lpips_weight")
 DENOISER_ONLY = ("adapter", "lora_rank", "unroll_steps")
 BOTH_MODES = {"data", "output", "config", "bk_sdm", "vae"}
 MAX_SEED = 2**31 - 1
@@ -143,13 +144,14 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     "--encoder-depths",
     type=pair,
     metavar="FINE,COARSE",
-    help="Blocks of the VAE's encoder at 1/8 and 1/16.  [default: 3,4, or those of --init-from]",
+    help="Blocks of the VAE's encoder at 1/8 and 1/16 (with a pretrained VAE: of h_a at 1/16 and "
+    "1/32).  [default: 3,4 (3,3), or those of --init-from]",
 )
 @click.option(
     "--decoder-depths",
     type=pair,
     metavar="FINE,COARSE",
-    help="Those of its decoder.  [default: 4,4, or those of --init-from]",
+    help="Those of its decoder (of h_s).  [default: 4,4 (4,3), or those of --init-from]",
 )
 @click.option(
     "--hidden",
@@ -270,6 +272,8 @@ def train(context: click.Context, /, **given: Any) -> None:  # fmt: skip
     if given["init_from"] is not None:
         init = run.load_init(given["init_from"])
         config, record["init_from"] = init.config, init.record
+    if init is not None:
+        run.check_start(init, given["phase"])
     parts = run.load_parts(config, given["bk_sdm"], given["vae"], given["pretrained_unet"])
     options = _options(given, config)
     if options.phase == "joint":
@@ -340,6 +344,15 @@ def _check(context: click.Context, given: dict[str, Any]) -> None:
         raise UsageError("--phase texture needs --lpips and --lpips-weight")
     if given["phase"] in ("texture", "denoiser", "vae") and Path(given["init_from"]).is_dir():
         raise UsageError(f"--phase {given['phase']} starts from a bundle, whose files it keeps")
+    if given["phase"] == "vae" and not given["pretrained_vae"]:
+        raise UsageError("--phase vae needs --pretrained-vae to learn from")
+    if given["latents"] is not None and (
+        not given["pretrained_vae"] or given["phase"] in ("texture", "vae")
+    ):
+        raise UsageError("--latents goes with --pretrained-vae, in the phases that work on latents")
+    on_latents = given["pretrained_vae"] and given["phase"] in ("joint", "prior", "denoiser")
+    if on_latents and any(map(is_given, PICTURES_ONLY)):
+        raise UsageError("--ms-ssim-weight and --lpips do not apply to training on latents")
     if given["pretrained_unet"] != (given["phase"] == "denoiser"):
         raise UsageError("--pretrained-unet goes with --phase denoiser")
     if given["phase"] != "denoiser" and any(map(is_given, DENOISER_ONLY)):

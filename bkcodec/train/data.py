@@ -74,6 +74,7 @@ class Photos(Crops):
             images = self._read(folder, min_side)
             self.images += images
             chances += [weight / len(images)] * len(images)
+        self.chances = np.array(chances)  # of each photo, to be drawn
         self._edges = np.cumsum(chances) / np.sum(chances)
 
     def to(self, device: torch.device) -> Photos:

@@ -10,7 +10,7 @@ from bkcodec.errors import UnsupportedError
 from bkcodec.models.compression import BkSdmCompression
 from bkcodec.models.diffusion import Denoising
 from bkcodec.models.sd import LORA_DOWN, LORA_UP, SdUNet
-from bkcodec.train.losses import Stats, uniform
+from bkcodec.train.losses import Stats, latents, uniform
 from bkcodec.train.options import TrainOptions
 
 COSINE_WEIGHT = 0.1
@@ -38,9 +38,10 @@ class DenoiserObjective(nn.Module):
         model.backbone.context.requires_grad_(True)
         model.h_s.get_submodule("correction").requires_grad_(True)
 
-    def forward(self, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Stats]:
-        """Latents y [B, 4, h, w] -> the loss (a scalar) and figures to report."""
+    def forward(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Stats]:
+        """Latents [B, 4, h, w], or photos -> the loss (a scalar) and figures to report."""
         model, steps = self.model, self.options.unroll_steps
+        y = latents(model, batch)
         quality = uniform((1,), generator, y).expand(len(y))
         symbols = (model.h_a(y) / model.quantiser.step(quality)).round()
         belief = model.believe(symbols, quality)

@@ -8,6 +8,7 @@ import logging
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,10 +67,7 @@ def export_run(
         InputError: not a run's folder, or one without a checkpoint.
     """
     record, averaged = load_run(run)
-    try:
-        config, options = ModelConfig(**record["model"]), TrainOptions(**record["options"])
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{run}: a run of another version ({error})") from error
+    config, options = _settings(run, record)
     model = BkSdmCompression(config, vae=parts.vae)
     state = averaged["model"]
     adapted = lora_arrays(state)
@@ -116,12 +114,19 @@ def parts_of(run: Path, bk_sdm: Path | None, vae: Path | None) -> Parts:
         InputError: not a run's folder.
         UsageError: the run needs a VAE and none is given, or the other way round.
     """
-    record, _ = load_run(run)
-    if record["options"]["phase"] == "vae":
+    config, options = _settings(run, load_run(run)[0])
+    if options.phase == "vae":
         if bk_sdm is not None or vae is not None:
             raise UsageError(f"--vae does not apply: {run} has a VAE of its own")
         return NO_PARTS
-    return load_parts(ModelConfig(**record["model"]), bk_sdm, vae, with_unet=False)
+    return load_parts(config, bk_sdm, vae, with_unet=False)
+
+
+def _settings(run: Path, record: dict[str, Any]) -> tuple[ModelConfig, TrainOptions]:
+    try:
+        return ModelConfig(**record["model"]), TrainOptions(**record["options"])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{run}: a run of another version ({error})") from error
 
 
 @torch.inference_mode()
@@ -184,10 +189,11 @@ def _planes(
     model: BkSdmCompression, data: Sequence[Folder], options: TrainOptions, parts: Parts
 ) -> list[Tensor]:
     """Y of some training photos, cut to whole cells of z."""
-    photos = Photos(data, model.stride)
+    cache = Path(options.latents) if options.latents is not None else None
+    photos = Photos(data, model.stride if cache is None else options.image_size)
     each = -(-len(photos) // COUNTED_PHOTOS)
-    if options.latents is not None and parts.vae is not None and Path(options.latents).exists():
-        cached = Latents(photos, parts.vae, Path(options.latents)).planes
+    if cache is not None and parts.vae is not None and cache.exists():
+        cached = Latents(photos, parts.vae, cache, options.image_size).planes
         whole = cached[:: -(-len(cached) // COUNTED_PHOTOS)]
         return [_whole(plane[None].float(), model.factor) for plane in whole]
     chosen = [image[None].float() / 255 for image in photos.images[::each]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from bkcodec.models.latent import FACTOR
 from bkcodec.models.sd import LATENT_STRIDE, SdVae
 from bkcodec.train.context import ContextNetwork
 from bkcodec.train.data import Crops, Photos
-from bkcodec.train.losses import DenoisingLoss, Stats, spread_evenly, uniform
+from bkcodec.train.losses import DenoisingLoss, Stats, latents, spread_evenly, uniform
 from bkcodec.train.options import TrainOptions
 
 log = logging.getLogger(__name__)
@@ -42,26 +41,31 @@ class Latents(Crops):
         photos: training photos.
         vae: the pretrained encoder.
         path: of the file; made where it is not there.
-        precision: "bf16" encodes in mixed precision.
+        side: pixels of the crops that are wanted; reduced copies are no smaller.
+        half: encode in bfloat16 (mixed precision).
 
     Raises:
         InputError: the file is damaged or was made of other photos or by another VAE.
     """
 
-    def __init__(self, photos: Photos, vae: SdVae, path: Path, precision: str = "no") -> None:
+    def __init__(
+        self, photos: Photos, vae: SdVae, path: Path, side: int, half: bool = False
+    ) -> None:
         self.n_skipped, self.n_photos = photos.n_skipped, len(photos)
-        mark = {"vae": _digest(vae), "photos": str(len(photos))}
+        mark = {"vae": _vae_digest(vae), "photos": _photos_digest(photos), "side": str(side)}
         if not path.exists():
-            _encode_all(photos, vae, path, mark, precision == "bf16")
+            _encode_all(photos, vae, path, mark, half)
         try:
             with safe_open(path, "pt") as file:
                 if dict(file.metadata() or {}) != mark:
                     raise InputError(f"{path}: made of other photos or by another VAE")
-                self.planes = [file.get_tensor(key) for key in sorted(file.keys())]
+                keys = sorted(file.keys())
+                self.planes = [file.get_tensor(key) for key in keys]
         except (OSError, SafetensorError) as error:
             raise InputError(f"{path}: cannot be read ({error})") from error
         areas = np.array([plane[0].numel() for plane in self.planes], np.float64)
-        self._edges = np.cumsum(areas) / areas.sum()
+        chances = areas * photos.chances[[int(key.split(".")[0]) for key in keys]]
+        self._edges = np.cumsum(chances) / chances.sum()
 
     def batch(self, seed: Sequence[int], size: int, side: int) -> Tensor:
         """Crops of one step: y [size, 4, n, n], float32, n = side / 8 in whole cells of z."""
@@ -94,11 +98,14 @@ class LatentObjective(nn.Module):
         super().__init__()
         self.model, self.prior, self.options = model, prior, options
         model.vae.requires_grad_(False)
+        model.h_s.get_submodule("correction").requires_grad_(False)  # for a pretrained U-Net
         self.denoising = DenoisingLoss(model)
 
-    def forward(self, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Stats]:
-        """Y [B, 4, h, w] -> the loss (a scalar) and figures to report."""
+    def forward(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Stats]:
+        """Latents [B, 4, h, w], or photos -> the loss (a scalar) and figures to report."""
         model = self.model
+        with torch.no_grad():
+            y = latents(model, batch)
         quality = spread_evenly(len(y), generator).to(y.device)
         z = model.h_a(y)
         step = model.quantiser.step(quality)
@@ -134,11 +141,13 @@ class LatentObjective(nn.Module):
 @torch.inference_mode()
 def _encode_all(photos: Photos, vae: SdVae, path: Path, mark: dict[str, str], half: bool) -> None:
     planes: dict[str, Tensor] = {}
+    device = vae.y_std.device
     for index, image in enumerate(photos.images):
-        x = image[None].float() / 255
+        x = image[None].to(device).float() / 255
         planes[f"{index:06d}.0"] = _encode(vae, x, half)
         reduction = np.random.default_rng([7, index]).uniform(*REDUCTIONS)
-        reduction = min(float(reduction), min(x.shape[-2:]) / MIN_SIDE)
+        least = max(MIN_SIDE, int(mark["side"]))
+        reduction = min(float(reduction), min(x.shape[-2:]) / least)
         if reduction > 1:
             size = [round(n / reduction) for n in x.shape[-2:]]
             reduced = F.interpolate(x, size, mode="bicubic", antialias=True, align_corners=False)
@@ -158,7 +167,18 @@ def _encode(vae: SdVae, x: Tensor, half: bool) -> Tensor:
         return vae.encode(x)[0].half().cpu().contiguous()
 
 
-def _digest(vae: SdVae) -> str:
-    """Which VAE: SHA-256 over its configuration and the sums of its tensors."""
-    sums = {k: float(v.double().sum()) for k, v in sorted(vae.state_dict().items())}
-    return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
+def _vae_digest(vae: SdVae) -> str:
+    """SHA-256 over its weights and the scaling of its latents."""
+    digest = hashlib.sha256(f"{vae.scale} {vae.shift}".encode())
+    for key, value in sorted(vae.state_dict().items()):
+        digest.update(key.encode() + value.float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _photos_digest(photos: Photos) -> str:
+    """SHA-256 over all pixels."""
+    digest = hashlib.sha256()
+    for image in photos.images:
+        digest.update(f"{tuple(image.shape)}".encode())
+        digest.update(image.permute(1, 2, 0).contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()

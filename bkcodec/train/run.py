@@ -6,12 +6,12 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from bkcodec.backbone import pick_device
 from bkcodec.bundle import find_bundle, load_bundle
@@ -27,7 +27,7 @@ from bkcodec.train.context import thaw
 from bkcodec.train.data import Crops, Folder, Photos
 from bkcodec.train.latent import Latents
 from bkcodec.train.loop import NO_PARTS, Init, Parts, Trainer
-from bkcodec.train.options import TrainOptions
+from bkcodec.train.options import KEEPS_FILES, TrainOptions
 from bkcodec.train.validate import SIDE
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def start(
             "no run to resume here" if resume else "holds a run already; --resume continues it"
         )
         raise InputError(f"{folder}: {problem}")
-    accelerator = make_accelerator(device, options.precision)
+    accelerator = make_accelerator(device, options.precision, options.phase)
     record = {"options": asdict(options), "model": config.as_dict(),
               "processes": accelerator.num_processes, **record}  # fmt: skip
     record = json.loads(json.dumps(record))
@@ -94,7 +94,10 @@ def rehearse(
     *, device: str, init: Init | None = None, parts: Parts = NO_PARTS,
 ) -> None:  # fmt: skip
     """Read the photos, build everything, take three steps, log the figures, write nothing."""
-    accelerator = make_accelerator(device, options.precision)
+    accelerator = make_accelerator(device, options.precision, options.phase)
+    if options.latents is not None and not Path(options.latents).exists():
+        log.info("no latents yet: a rehearsal starts after they were made")
+        options = replace(options, latents=None)
     photos, val_photos = read_photos(options, data, val, accelerator, parts)
     trainer = Trainer(options, config, photos, val_photos, folder, accelerator, init, parts)
     trainer.begin(fit=False)
@@ -119,8 +122,10 @@ def rehearse(
     log.info("the run would end after %g steps or %g minutes", steps, minutes)
 
 
-def make_accelerator(device: str, precision: str) -> Accelerator:
+def make_accelerator(device: str, precision: str, phase: str = "joint") -> Accelerator:
     """Accelerate on a device: auto, cpu, cuda or mps; precision no, bf16 or fp16.
+
+    Steps of the texture phase do not all use the same parameters; several processes must know.
 
     Raises:
         UnsupportedError: a device that is not there.
@@ -129,7 +134,10 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
     chosen = pick_device(device)
     if precision == "fp16" and chosen.type == "cpu":
         raise UsageError("--precision fp16 needs a GPU; bf16 works everywhere")
-    return Accelerator(cpu=chosen.type == "cpu", mixed_precision=precision)
+    handlers = [DistributedDataParallelKwargs(find_unused_parameters=phase == "texture")]
+    return Accelerator(
+        cpu=chosen.type == "cpu", mixed_precision=precision, kwargs_handlers=handlers
+    )
 
 
 def read_photos(
@@ -142,10 +150,12 @@ def read_photos(
         InputError: a folder without usable photos.
     """
     photos, val_photos = Photos(data, options.image_size), Photos(val, SIDE)
-    if options.latents is None:
+    if options.latents is None or parts.vae is None:
         return photos.to(accelerator.device), val_photos
-    assert parts.vae is not None
-    return Latents(photos, parts.vae, Path(options.latents), options.precision), val_photos
+    vae = parts.vae.to(accelerator.device)
+    with accelerator.main_process_first():
+        path, half = Path(options.latents), options.precision == "bf16"
+        return Latents(photos, vae, path, options.image_size, half), val_photos
 
 
 def load_parts(
@@ -163,9 +173,22 @@ def load_parts(
             raise UsageError("these networks have a VAE of their own; --vae does not apply")
         return Parts()
     if source is None:
-        raise UsageError("these networks need --pretrained-vae")
+        raise UsageError("these networks need a pretrained VAE: --vae or --bk-sdm")
     unet = load_unet(bk_sdm) if with_unet and bk_sdm is not None else None
     return Parts(load_vae(source).float(), unet.float() if unet is not None else None)
+
+
+def check_start(init: Init, phase: str) -> None:
+    """Refuse phases that would lose what a bundle has.
+
+    Raises:
+        UsageError: it has a LoRA, or a custom VAE for pretrained latents, which come last.
+    """
+    path = init.record["path"]
+    if any(k.startswith("lora.") for k in init.model):
+        raise UsageError(f"{path}: fitted to a U-Net already; start from the bundle before that")
+    if init.config.space == "sd" and any(k.startswith("vae.") for k in init.model):
+        raise UsageError(f"{path}: has a VAE of its own, which --phase {phase} would replace")
 
 
 def load_init(source: str) -> Init:
@@ -178,8 +201,9 @@ def load_init(source: str) -> Init:
     try:
         if folder.is_dir():
             record, state = load_run(folder)
-            if record["options"].get("phase") == "texture":
-                raise InputError(f"{folder}: a texture run has no prior; start from its bundle")
+            phase = record["options"].get("phase")
+            if phase in KEEPS_FILES:
+                raise InputError(f"{folder}: a {phase} run has no prior; start from its bundle")
             known: dict[str, Any] = {"path": source, "provenance": record}
             config = ModelConfig(**record["model"])
             return Init(config, state["model"], state["prior"], None, known)

@@ -82,12 +82,20 @@ class Validation:
             cases = [(q, TEXTURE_STEPS) for q in TEXTURE_QUALITIES]
         elif self.lpips is not None:
             cases = [(q, n) for q in LATENT_QUALITIES for n in (1, TEXTURE_STEPS)]
+        elif self.options.phase == "denoiser":
+            cases = [(q, self.options.unroll_steps) for q in QUALITIES]
         return [self._row(analysed, q, n) for q, n in cases]
 
     def cost(self, rows: list[Row]) -> float:
-        """What the best checkpoint has least of: rate + lambda * (MSE, MS-SSIM), or LPIPS."""
+        """What the best checkpoint has least of.
+
+        Rate + lambda * (MSE, MS-SSIM), or that of latents; LPIPS in the texture phase; the
+        pictures' MSE where a VAE is trained.
+        """
         if self.lpips is not None:
             return float(np.mean([row.lpips or 0.0 for row in rows]))
+        if self.options.phase == "vae":
+            return float(np.mean([10 ** (-row.psnr / 10) for row in rows]))
         costs = []
         share = self.options.ms_ssim_weight
         for row in rows:
