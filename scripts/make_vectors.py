@@ -50,10 +50,11 @@ def pictures() -> dict[str, bytes]:
         files[f"{name}.bkc"] = codec.encode(image, bkcodec.EncodeOptions(quality=quality))
     if len(sys.argv) > 1:
         codec = bkcodec.Codec("bk-sdm", "cpu", Backbone(vae=sys.argv[1]))
-        options = {"lake-sd-q0": (0, 0), "lake-sd-q60": (60, 0), "lake-sd-q100-hints": (100, 2)}
-        for name, (quality, effort) in options.items():
-            chosen = bkcodec.EncodeOptions(quality=quality, effort=effort)
-            files[f"{name}.bkc"] = codec.encode(lake, chosen)
+        for quality in (0, 60, 100):
+            chosen = bkcodec.EncodeOptions(quality=quality)
+            files[f"lake-sd-q{quality}.bkc"] = codec.encode(lake, chosen)
+        hinted = replace(container_from_bytes(files["lake-sd-q60.bkc"]), timestep=250, seed=7)
+        files["hints-sd-q60.bkc"] = container_to_bytes(hinted)
     hinted = replace(container_from_bytes(files["detail-q100.bkc"]), timestep=40, seed=123456)
     files["hints-q100.bkc"] = container_to_bytes(hinted)
     return files

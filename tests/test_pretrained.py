@@ -413,6 +413,8 @@ def test_through_the_command_line(
 def test_shipped_provenance(bundle: Bundle) -> None:
     assert bundle.header["parts"]["vae"] == "pretrained" and bundle.header["stride"] == 32
     assert bundle.path.stat().st_size <= 16_000_000
+    provenance = json.dumps(bundle.header["provenance"])
+    assert "bkcodec train" in provenance and "../" not in provenance
     rho = bundle.networks["correlation"]
     assert rho.dtype == np.int16 and (np.diff(rho) >= 0).all() and 0 < rho[0] < rho[-1] < 1000
     assert tiny_unet().config.cross_attention_dim == CONTEXT
