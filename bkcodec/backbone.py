@@ -139,7 +139,9 @@ def _assemble(path: Path, device: str, backbone: Backbone) -> tuple[BkSdmCompres
         model.load_own({k: v for k, v in state.items() if k not in adapted})
         if target.type == "cpu":
             model = model.float()
-        if unet is not None:
+        if unet is not None and adapted:
+            if bundle.header["fitted_to"] != unet.mark():
+                raise ValueError("fitted to another U-Net (--unet own does without)")
             unet.adapt(adapted)
         model.prior = bundle.prior
         if (bundle.prior.n_levels, bundle.prior.n_channels) != (LEVELS, model.config.M):

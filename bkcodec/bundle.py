@@ -4,9 +4,10 @@ The safetensors metadata has one key, ``bkcodec``: JSON with ``version`` (1), ``
 ``stride``, ``parts`` (what fills each role of vae, hyperprior, unet: "custom", a network of the
 bundle, or "pretrained", one that the user has), ``model`` (the sizes of the networks) and
 ``provenance``. Tensors: ``net.*`` are the networks (float16 or float32; ``net.lora.*`` and
-``net.context`` change a pretrained U-Net, ``net.correlation`` is integer); ``tables.lengths``,
-``tables.low``, ``tables.weights`` are entropy tables (see ``entropy``); where there are ``prior.*``
-arrays, they are the context prior (see ``context``), else the tables are the factorized one.
+``net.context`` change the pretrained U-Net that the header's ``fitted_to`` marks,
+``net.correlation`` is integer); ``tables.lengths``, ``tables.low``, ``tables.weights`` are entropy
+tables (see ``entropy``); where there are ``prior.*`` arrays, they are the context prior (see
+``context``), else the tables are the factorized one.
 
 The fingerprint of a bundle is the first 4 bytes of a SHA-256 over what the bitstream depends on:
 the stride, the prior and the quantisation steps. Decoder networks are not part of it, so they may

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from diffusers_models import save_bk_sdm, save_kl_vae, tiny_vae
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import bkcodec
 from bkcodec.bundle import load_bundle
@@ -27,6 +29,7 @@ from bkcodec.train.loop import Parts, Trainer
 from bkcodec.train.options import TrainOptions
 from bkcodec.train.run import load_init
 
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 SMALL = ["--batch-size", "2", "--image-size", "192", "--diffusion-steps", "2", "--device", "cpu"]
 
 
@@ -179,6 +182,11 @@ def test_a_lora_travels_in_the_bundle(
     with pytest.raises(UnsupportedError, match="another U-Net"):
         wide = save_bk_sdm(tmp_path / "wide", cross_attention_dim=24)
         Codec(tuned, "cpu", Backbone(str(wide))).decode(data, DecodeOptions())
+    path = Path(shutil.copytree(folder, tmp_path / "other")) / "unet" / WEIGHTS
+    state = load_file(path)  # the same shapes, other weights
+    save_file({k: v + 1 if k == "conv_in.weight" else v for k, v in state.items()}, path)
+    with pytest.raises(UnsupportedError, match="fitted to another U-Net"):
+        Codec(tuned, "cpu", Backbone(str(tmp_path / "other")))
 
 
 def test_a_custom_vae_learns_the_latents(

@@ -6,6 +6,7 @@ applied, [B, 4, H/8, W/8].
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -130,6 +131,11 @@ class SdUNet(nn.Module):
         self.context = nn.Parameter(context)
         alphas = torch.from_numpy(np.cumprod(1 - betas.astype(np.float64)))
         self.register_buffer("alphas_cumprod", alphas.float(), persistent=False)
+
+    def mark(self) -> str:
+        """Which U-Net this is, in float16 or float32: SHA-256 over its first layer's weights."""
+        weight = self.unet.conv_in.weight.detach().half().cpu().contiguous()
+        return hashlib.sha256(weight.numpy().tobytes()).hexdigest()
 
     @torch.no_grad()
     def adapt(self, tensors: dict[str, Tensor]) -> None:

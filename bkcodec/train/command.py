@@ -275,6 +275,8 @@ def train(context: click.Context, /, **given: Any) -> None:  # fmt: skip
     if init is not None:
         run.check_start(init, given["phase"])
     parts = run.load_parts(config, given["bk_sdm"], given["vae"], given["pretrained_unet"])
+    if parts.backbone is not None:
+        record["unet"] = parts.backbone.mark()
     options = _options(given, config)
     if options.phase == "joint":
         depths = {name: given[name] for name in DEPTHS if given[name] is not None}

@@ -99,6 +99,8 @@ def export_run(
                   "hyperprior": "custom", "unet": "custom"},
         "model": config.as_dict(), "provenance": provenance,
     }  # fmt: skip
+    if adapted:
+        header["fitted_to"] = record["unet"]
     bundle = save_bundle(path, header, {k: v.cpu().numpy() for k, v in half.items()}, coder)
     log.info("%s: %d bytes, fingerprint %s", path, path.stat().st_size, bundle.fingerprint.hex())
     text = json.dumps(provenance, indent=2, sort_keys=True) + "\n"
