@@ -110,7 +110,7 @@ def fine_tune(
     folder: Path, photos: Path, tmp_path: Path, adapter: str, steps: int
 ) -> tuple[Trainer, list[float]]:
     options = TrainOptions(
-        phase="denoiser", batch_size=4, image_size=192, lr=3e-3, max_steps=1000, adapter=adapter,
+        phase="denoiser", batch_size=4, image_size=192, lr=1e-2, max_steps=1000, adapter=adapter,
         unroll_steps=steps, lora_rank=4,
     )  # fmt: skip
     init, parts = load_init("bk-sdm"), Parts(load_vae(folder), load_unet(folder))
@@ -123,7 +123,7 @@ def fine_tune(
     batch = data.batch((0, 0, 0), 4, 192)
     trainer.step = loop.WARMUP_STEPS  # at the full learning rate, with the same noise each time
     losses = []
-    for _ in range(12):
+    for _ in range(16):
         losses.append(trainer.advance(batch)["loss"])
         trainer.step = loop.WARMUP_STEPS
     return trainer, losses
