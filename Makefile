@@ -105,8 +105,8 @@ train-bk-sdm: $(VENV)/.dev
 
 # The figures of docs/bk-sdm.md: make kodak-bk-sdm PHOTOS=folder VAE=directory LPIPS=weights-file
 kodak-bk-sdm: $(VENV)/.dev
-	$(BIN)/python scripts/bk_sdm_figures.py measure $(PHOTOS) $(VAE) $(LPIPS) runs/bk-sdm.csv
-	$(BIN)/python scripts/bk_sdm_figures.py table runs/bk-sdm.csv
+	$(BIN)/python scripts/bk_sdm_figures.py measure $(PHOTOS) $(VAE) $(LPIPS) runs/bk-sdm-kodak
+	$(BIN)/python scripts/bk_sdm_figures.py table runs/bk-sdm-kodak
 
 # The figures of docs/lite.md: make kodak PHOTOS=folder
 kodak: $(VENV)/.dev

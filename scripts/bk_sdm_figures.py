@@ -1,20 +1,19 @@
 """The figures of docs/bk-sdm.md: what the bk-sdm bundle gives with a pretrained VAE.
 
-    python scripts/bk_sdm_figures.py measure PHOTOS VAE LPIPS FILES.csv [PART/PARTS]
-    python scripts/bk_sdm_figures.py table FILES.csv...
+    python scripts/bk_sdm_figures.py measure PHOTOS VAE LPIPS FOLDER [NAMES [PART/PARTS]]
+    python scripts/bk_sdm_figures.py table FOLDER
     python scripts/bk_sdm_figures.py sheet PHOTO VAE SHEET.png
 
-"measure" encodes every photo at every quality into a file and decodes that file as (mean) the
-hyper-decoder's mean without a U-Net, (one) one step and (four) four steps of the bundle's own
-U-Net; "ceiling" is the VAE's round trip. All pictures are rounded to 8 bits. PART/PARTS shares the
-photos among processes.
+"measure" encodes every photo at every quality into a file of FOLDER and decodes that file as
+(mean) the hyper-decoder's mean without a U-Net, (one) one step and (four) four steps of the
+bundle's own U-Net; "ceiling" is the VAE's round trip. All pictures are rounded to 8 bits. NAMES is
+what to measure, all four by default; PART/PARTS shares the photos among processes.
 """
 
 from __future__ import annotations
 
 import csv
 import sys
-import tempfile
 from collections import defaultdict
 from pathlib import Path
 
@@ -27,7 +26,7 @@ import bkcodec
 from bkcodec.config import Backbone
 from bkcodec.lpips import Lpips
 
-QUALITIES = (0, 12.5, 25, 37.5, 50, 62.5, 75, 87.5, 100)
+QUALITIES = (0, 14, 28, 42, 56, 70, 85, 100)
 DECODINGS = {
     "mean": bkcodec.DecodeOptions(realism=0.0),
     "one": bkcodec.DecodeOptions(),
@@ -55,8 +54,26 @@ def round_trip(codec: bkcodec.Codec, image: Image.Image) -> Image.Image:
     return Image.fromarray(x_hat.mul(255).round().byte().permute(1, 2, 0).numpy())
 
 
-def measure(photos: list[Path], vae: str, lpips_file: Path, out: Path) -> None:
+def analyse_once(codec: bkcodec.Codec) -> None:
+    """All qualities of a photo share z, which the VAE takes seconds for."""
+    analyse, kept = codec._analyse, {}
+
+    def cached(rgb: np.ndarray, tile: int | None) -> object:
+        key = rgb.tobytes()
+        if key not in kept:
+            kept.clear()
+            kept[key] = analyse(rgb, tile)
+        return kept[key]
+
+    codec._analyse = cached  # type: ignore[method-assign, assignment]
+
+
+def measure(
+    photos: list[Path], vae: str, lpips_file: Path, folder: Path, names: list[str], table: Path
+) -> None:
+    """Decode files as named; files that are not in the folder yet are encoded first."""
     codec, lpips = open_codec(vae), Lpips(lpips_file)
+    analyse_once(codec)
 
     def judge(original: Image.Image, decoded: Image.Image) -> list[float]:
         a, b = tensor(original), tensor(decoded)
@@ -64,20 +81,24 @@ def measure(photos: list[Path], vae: str, lpips_file: Path, out: Path) -> None:
             psnr = -10 * torch.log10((a - b).square().mean())
             return [float(v) for v in (psnr, ms_ssim(b, a, data_range=1.0), lpips(b, a)[0])]
 
-    with out.open("w", newline="") as table, tempfile.TemporaryDirectory() as folder:
-        writer = csv.writer(table)
+    folder.mkdir(parents=True, exist_ok=True)
+    with table.open("w", newline="") as out:
+        writer = csv.writer(out)
         for photo in photos:
             original = Image.open(photo).convert("RGB")
-            figures = judge(original, round_trip(codec, original))
-            writer.writerow([photo.name, "", CEILING, 0, *figures])
+            if CEILING in names:
+                figures = judge(original, round_trip(codec, original))
+                writer.writerow([photo.name, "", CEILING, 0, *figures])
             for quality in QUALITIES:
-                file = Path(folder) / f"{photo.stem}.bkc"
-                file.write_bytes(codec.encode(original, bkcodec.EncodeOptions(quality=quality)))
+                file = folder / f"{photo.stem}-q{quality}.bkc"
+                if not file.exists():
+                    options = bkcodec.EncodeOptions(quality=quality)
+                    file.write_bytes(codec.encode(original, options))
                 bpp = 8 * file.stat().st_size / (original.width * original.height)
-                for name, options in DECODINGS.items():
-                    figures = judge(original, codec.decode(file.read_bytes(), options))
-                    writer.writerow([photo.name, quality, name, bpp, *figures])
-            table.flush()
+                for name in set(names) & DECODINGS.keys():
+                    decoded = codec.decode(file.read_bytes(), DECODINGS[name])
+                    writer.writerow([photo.name, quality, name, bpp, *judge(original, decoded)])
+            out.flush()
 
 
 def print_table(files: list[Path]) -> None:
@@ -116,11 +137,15 @@ def sheet(photo: Path, vae: str, path: Path) -> None:
 def main() -> None:
     command, *rest = sys.argv[1:]
     if command == "measure":
-        part, parts = map(int, (rest[4] if len(rest) > 4 else "0/1").split("/"))
-        photos = sorted(Path(rest[0]).glob("*.png"))[part::parts]
-        measure(photos, rest[1], Path(rest[2]), Path(rest[3]))
+        photos, vae, lpips_file, folder = rest[:4]
+        names = rest[4] if len(rest) > 4 else ",".join([CEILING, *DECODINGS])
+        part = rest[5] if len(rest) > 5 else "0/1"
+        first, step = map(int, part.split("/"))
+        chosen = sorted(Path(photos).glob("*.png"))[first::step]
+        table = Path(folder) / f"{names}-{first}.csv"
+        measure(chosen, vae, Path(lpips_file), Path(folder), names.split(","), table)
     elif command == "table":
-        print_table([Path(name) for name in rest])
+        print_table(sorted(Path(rest[0]).glob("*.csv")))
     else:
         sheet(Path(rest[0]), rest[1], Path(rest[2]))
 
