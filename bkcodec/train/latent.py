@@ -20,7 +20,7 @@ from bkcodec.models.latent import FACTOR
 from bkcodec.models.sd import LATENT_STRIDE, SdVae
 from bkcodec.train.context import ContextNetwork
 from bkcodec.train.data import Crops, Photos
-from bkcodec.train.losses import DenoisingLoss, Stats, latents, spread_evenly, uniform
+from bkcodec.train.losses import DenoisingLoss, Stats, latents, quantised, spread_evenly, uniform
 from bkcodec.train.options import TrainOptions
 
 log = logging.getLogger(__name__)
@@ -109,9 +109,7 @@ class LatentObjective(nn.Module):
         quality = spread_evenly(len(y), generator).to(y.device)
         z = model.h_a(y)
         step = model.quantiser.step(quality)
-        noisy = z + (uniform(z.shape, generator, y) - 0.5) * step
-        scaled = z / step
-        symbols = scaled + (scaled.round() - scaled).detach()
+        noisy, symbols = quantised(z, step, generator)
         with torch.autocast(y.device.type, enabled=False):
             bits = self.prior.bits(noisy.float(), symbols.float(), step, quality)
         bpp = bits / (z[0, 0].numel() * model.stride**2)

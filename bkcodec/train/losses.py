@@ -84,9 +84,7 @@ class Objective(nn.Module):
         quality = spread_evenly(batch, generator).to(x.device)
         y, z = model.analyse(x)
         step = model.quantiser.step(quality)
-        noisy = z + (uniform(z.shape, generator, x) - 0.5) * step
-        scaled = z / step
-        symbols = scaled + (scaled.round() - scaled).detach()
+        noisy, symbols = quantised(z, step, generator)
         with torch.autocast(x.device.type, enabled=False):
             bpp = self.prior.bits(noisy, symbols, step, quality) / x[0, 0].numel()
 
@@ -252,6 +250,13 @@ class VaeObjective(nn.Module):
 def latents(model: BkSdmCompression, batch: Tensor) -> Tensor:
     """Y of a batch: of photos [B, 3, H, W], or of cached latents, which are y already."""
     return model.encode(batch) if batch.shape[1] == 3 else batch
+
+
+def quantised(z: Tensor, step: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """z with uniform noise of one step, for the rate; and rounded symbols, straight-through."""  # noqa: D403
+    noisy = z + (uniform(z.shape, generator, z) - 0.5) * step
+    scaled = z / step
+    return noisy, scaled + (scaled.round() - scaled).detach()
 
 
 def spread_evenly(n: int, generator: torch.Generator) -> Tensor:
