@@ -24,6 +24,7 @@ from bkcodec.options import byte_size, strip, tile
 from bkcodec.train.command import train
 
 if TYPE_CHECKING:
+    from bkcodec.codec import Codec
     from bkcodec.container import Container
 
 EXTENSION = ".bkc"
@@ -178,7 +179,7 @@ def decode(inputs: tuple[str, ...], **given: Any) -> None:
 
     check_decode(options)
 
-    def codec_of(container: Container) -> Any:
+    def codec_of(container: Container) -> Codec:
         return codec_for(container, options)
 
     _run(jobs, lambda job: decode_file(job, codec_of, options, extension, g.write), g, "Decoding")

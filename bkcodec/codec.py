@@ -105,7 +105,9 @@ class Codec:
         check_encode(options)
         picture = apply_alpha(picture, options.alpha)
         with self._turn:
-            y, z = _guard_memory(lambda: self._analyse(picture.rgb, options.tile))
+            y, z = _guard_memory(
+                lambda: self._analyse(picture.rgb, options.tile, keep_y=options.effort > 0)
+            )
         alpha = alpha_to_png(picture.alpha) if picture.alpha is not None else None
         blocks = {k: getattr(picture, k) for k in ("icc", "exif", "xmp") if k not in options.strip}
 
@@ -122,7 +124,7 @@ class Codec:
             return Encoded(container_to_bytes(container), level, symbols)
 
         def with_hints(encoded: Encoded) -> Encoded:
-            if not options.effort:
+            if y is None:
                 return encoded
             with self._turn:
                 hints = _guard_memory(lambda: self._refine(y, encoded, options.effort))
@@ -179,13 +181,19 @@ class Codec:
 
     @torch.inference_mode()
     def _analyse(
-        self, rgb: NDArray[np.uint8], tile: int | None
-    ) -> tuple[Tensor, NDArray[np.float32]]:
-        """uint8 [H, W, 3] -> y [1, latent, ., .] and z float32 [M, h, w], in float32 everywhere."""
+        self, rgb: NDArray[np.uint8], tile: int | None, keep_y: bool = False
+    ) -> tuple[Tensor | None, NDArray[np.float32]]:
+        """uint8 [H, W, 3] -> y [1, latent, ., .] if it is to be kept, and z float32 [M, h, w].
+
+        Our networks work in float32 on every device, a pretrained VAE in its file's precision
+        where there is a GPU.
+        """
         height, width = rgb.shape[:2]
         model, stride = self.model, self.model.stride
         rows, columns = -(-height // stride), -(-width // stride)
-        y = torch.empty(1, model.latent, rows * model.factor, columns * model.factor)
+        y = None
+        if keep_y:
+            y = torch.empty(1, model.latent, rows * model.factor, columns * model.factor)
         z = np.empty((model.config.M, rows, columns), np.float32)
         side, reach = self._tiles(tile, width, height)
         with _exact_float32(self.device):
@@ -194,9 +202,9 @@ class Codec:
                 x = torch.from_numpy(pixels.copy()).to(self.device)
                 x = x.permute(2, 0, 1)[None].float().div_(255)  # [1, 3, H, W], channels last
                 part_y, part = model.analyse(x)
-                y[(..., *scaled(window.core, model.factor))] = part_y[
-                    (..., *scaled(window.inner, model.factor))
-                ].cpu()
+                if y is not None:
+                    inner = part_y[(..., *scaled(window.inner, model.factor))]
+                    y[(..., *scaled(window.core, model.factor))] = inner.cpu()
                 z[(..., *window.core)] = part[0][(..., *window.inner)].cpu().numpy()
         return y, z
 
