@@ -43,6 +43,8 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("-f", "--force", is_flag=True, help="Overwrite existing outputs."),
         click.option("--skip-existing", is_flag=True, help="Leave inputs whose output exists."),
         click.option("-r", "--recursive", is_flag=True, help="Look into subdirectories."),
+        click.option("--max-pixels", type=click.IntRange(0), default=Limits().max_pixels,
+                     show_default=True, help="Refuse larger images; 0 = no limit."),
         click.option("--tile", type=tile, metavar="auto|off|PX", default="auto", show_default=True,
                      help="Side of the tiles of big images."),
         click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True,
@@ -96,6 +98,12 @@ def main() -> None:
     show_default=True,
     help="Search what the decoder's U-Net should start from: 1 the timestep, 2 also the seed.",
 )
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="End the searches of --target-* and --effort with the best so far.",
+)
 @click.option("--dry-run", is_flag=True, help="Encode, report, write nothing.")
 @click.option("--verify", is_flag=True, help="Read back what was written, compare the symbols.")
 @_shared
@@ -113,18 +121,21 @@ def encode(inputs: tuple[str, ...], **given: Any) -> None:
     _check_shared(g, inputs, jobs)
     if g["verify"] and any(job.target is None for job in jobs):
         raise UsageError("--verify cannot read back standard output")
+    if g["timeout"] is not None and not (g["effort"] or set(wishes) - {"quality"}):
+        raise UsageError("--timeout needs a search: --target-bpp, --target-size or --effort")
     if g["unet"] != "auto" and not g["effort"]:
         raise UsageError("--unet matters to encoding with --effort only")
     options = EncodeOptions(
         quality=g["quality"], target_bpp=g["target_bpp"], target_size=g["target_size"],
         model=g["model"], device=g["device"], tile=g["tile"], strip=g["strip"], alpha=g["alpha"],
-        effort=g["effort"], backbone=g.backbone,
+        effort=g["effort"], timeout=g["timeout"], backbone=g.backbone,
     )  # fmt: skip
+    limits = Limits(max_pixels=g["max_pixels"])
     from bkcodec.codec import Codec, check_encode
 
     check_encode(options)
     codec = Codec(options.model, options.device, options.needed_backbone)
-    _run(jobs, lambda job: encode_file(job, codec, options, g.write), g, "Encoding")
+    _run(jobs, lambda job: encode_file(job, codec, options, limits, g.write), g, "Encoding")
 
 
 @main.command()
@@ -152,13 +163,6 @@ def encode(inputs: tuple[str, ...], **given: Any) -> None:
     help="Weight of the denoised latent against the hyper-decoder's mean.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of the noise of several steps.")
-@click.option(
-    "--max-pixels",
-    type=click.IntRange(0),
-    default=2**28,
-    show_default=True,
-    help="Refuse larger images; 0 = no limit.",
-)
 @click.option("-m", "--model", help="A bundle file, for .bkc files of bundles not installed.")
 @_shared
 def decode(inputs: tuple[str, ...], **given: Any) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from bkcodec import memory
+from bkcodec.analysis import Analyser
 from bkcodec.backbone import load_model, pick_device
 from bkcodec.bundle import find_bundle, find_fingerprint, load_bundle
 from bkcodec.config import (
@@ -36,13 +39,16 @@ from bkcodec.imageio import (
     alpha_to_png,
     apply_alpha,
     check_alpha,
-    image_from_picture,
+    image_from_rows,
     picture_from_image,
 )
-from bkcodec.models.diffusion import SCHEDULERS, Denoising
-from bkcodec.models.refine import refine
+from bkcodec.models.compression import BkSdmCompression
+from bkcodec.models.diffusion import SCHEDULERS
+from bkcodec.models.refine import Search, refine
 from bkcodec.rate import largest_level
-from bkcodec.tiling import scaled, tile_cells, windows
+from bkcodec.streaming import Pixels, Rows
+from bkcodec.synthesis import picture_bands
+from bkcodec.tiling import tile_cells
 
 MAX_STEPS, MAX_EFFORT = 50, 2
 HINT_BYTES = 7  # of the section with timestep and seed, at most
@@ -58,11 +64,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A finished file and what was chosen for it."""
+    """A finished file and the symbols in it."""
 
-    data: bytes
-    level: int
+    container: Container
     symbols: Symbols
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of the file."""
+        return container_to_bytes(self.container)
+
+    @property
+    def level(self) -> int:
+        """Its quality level."""
+        return self.container.level
 
 
 class Codec:
@@ -89,6 +104,11 @@ class Codec:
         """Threads that share pretrained parts, which have settings and a place, take turns."""
         return _TURN if self.model.config.space == "sd" else nullcontext()
 
+    @property
+    def analyser(self) -> Analyser:
+        """The encoder's half."""
+        return _analyser(self.model, self.device)
+
     def encode(self, image: Image.Image, options: EncodeOptions | None = None) -> bytes:
         """A Pillow image -> the bytes of a .bkc file.
 
@@ -96,48 +116,53 @@ class Codec:
             InputError: pixels that cannot be coded.
             TargetError: a target below the smallest possible file.
             UsageError: contradicting options.
-            LimitError: out of memory.
+            LimitError: out of memory, or not enough of it to begin with.
         """
         return self.encode_picture(picture_from_image(image), options or EncodeOptions()).data
 
     def encode_picture(self, picture: Picture, options: EncodeOptions) -> Encoded:
         """As ``encode``, from a ``Picture``."""
         check_encode(options)
+        self.check_memory(*picture.size, options.tile, has_pixels=True)
+        deadline = math.inf if options.timeout is None else time.monotonic() + options.timeout
         picture = apply_alpha(picture, options.alpha)
         with self._turn:
             y, z = _guard_memory(
-                lambda: self._analyse(picture.rgb, options.tile, keep_y=options.effort > 0)
+                lambda: self.analyser.analyse(picture.rgb, options.tile, options.effort > 0)
             )
+        width, height = picture.size
         alpha = alpha_to_png(picture.alpha) if picture.alpha is not None else None
         blocks = {k: getattr(picture, k) for k in ("icc", "exif", "xmp") if k not in options.strip}
 
-        @cache
-        def at(level: int, timestep: int | None = None, seed: int = 0) -> Encoded:
+        def code(wanted: Symbols, level: int) -> Encoded:
             coder = self.bundle.prior.level(level)
-            string, symbols = _guard_memory(lambda: coder.encode(self._quantise(z, level)))
-            width, height = picture.size
+            string, symbols = _guard_memory(lambda: coder.encode(wanted))
             container = Container(
-                self.bundle.fingerprint, width, height, self.model.stride, level,
-                string,
-                alpha=alpha, greyscale=picture.greyscale, timestep=timestep, seed=seed, **blocks,
+                self.bundle.fingerprint, width, height, self.model.stride, level, string,
+                alpha=alpha, greyscale=picture.greyscale, **blocks,
             )  # fmt: skip
-            return Encoded(container_to_bytes(container), level, symbols)
-
-        def with_hints(encoded: Encoded) -> Encoded:
-            if y is None:
-                return encoded
-            with self._turn:
-                hints = _guard_memory(lambda: self._refine(y, encoded, options.effort))
-            return at(encoded.level, *hints)
+            return Encoded(container, symbols)
 
         limit = options.target_size
         if options.target_bpp is not None:
-            limit = int(options.target_bpp * picture.size[0] * picture.size[1] / 8)
+            limit = int(options.target_bpp * width * height / 8)
         if limit is not None:
             limit -= HINT_BYTES if options.effort else 0
-            return with_hints(at(largest_level(lambda level: len(at(level).data), limit)[0]))
-        quality = DEFAULT_QUALITY if options.quality is None else options.quality
-        return with_hints(at(quality_to_level(quality)))
+            quantise = self.analyser.quantise
+            encoded = _largest(lambda level: code(quantise(z, level), level), limit, deadline)
+        else:
+            level = quality_to_level(
+                DEFAULT_QUALITY if options.quality is None else options.quality
+            )
+            wanted = self.analyser.quantise(z, level)
+            del z  # large for huge pictures
+            encoded = code(wanted, level)
+        if y is None:
+            return encoded
+        with self._turn:
+            timestep, seed = _guard_memory(lambda: self._refine(y, encoded, options, deadline))
+        hinted = replace(encoded.container, timestep=timestep, seed=seed)
+        return Encoded(hinted, encoded.symbols)
 
     def decode(self, data: bytes, options: DecodeOptions | None = None) -> Image.Image:
         """The bytes of a .bkc file -> a Pillow image with its metadata in ``info``.
@@ -145,7 +170,7 @@ class Codec:
         Raises:
             FormatError: corrupt bytes.
             UnsupportedError: made with another bundle than this codec's, or by a newer version.
-            LimitError: too many pixels, or out of memory.
+            LimitError: too many pixels, out of memory, or not enough of it to begin with.
             UsageError: contradicting options.
         """
         options = options or DecodeOptions()
@@ -155,104 +180,99 @@ class Codec:
                 f"the file needs the bundle {container.fingerprint.hex()}, "
                 f"{self.bundle.name} is {self.bundle.fingerprint.hex()}"
             )
-        return image_from_picture(self.decode_container(container, options))
+        return image_from_rows(self.decode_rows(container, options))
 
-    def decode_container(self, container: Container, options: DecodeOptions) -> Picture:
-        """As ``decode``, from a parsed container that belongs to this codec's bundle."""
+    def decode_rows(self, container: Container, options: DecodeOptions) -> Rows:
+        """As ``decode``, from a parsed container that belongs to this codec's bundle, in bands.
+
+        All that can be wrong with a file is found here; taking the bands can only fail for want of
+        memory.
+        """
         check_decode(options)
         if container.stride != self.model.stride:
             raise FormatError(f"stride {container.stride}, the bundle's is {self.model.stride}")
+        timestep = container.timestep
+        if timestep is not None and timestep >= self.model.config.train_timesteps:
+            raise FormatError(f"timestep {timestep} is beyond the bundle's schedule")
         size = (container.width, container.height)
+        self.check_memory(*size, options.tile, options.steps)
         alpha = alpha_from_png(container.alpha, size) if container.alpha is not None else None
-        if (
-            container.timestep is not None
-            and container.timestep >= self.model.config.train_timesteps
-        ):
-            raise FormatError(f"timestep {container.timestep} is beyond the bundle's schedule")
         coder = self.bundle.prior.level(container.level)
         symbols = _guard_memory(lambda: coder.decode(container.z, *container.z_shape))
+        mode = ("L" if container.greyscale else "RGB") + ("" if alpha is None else "A")
+        bands = self._bands(symbols, alpha, container, options)
+        return Rows(*size, mode, bands, container.icc, container.exif, container.xmp)
+
+    def _bands(
+        self, symbols: Symbols, alpha: Pixels | None, container: Container, options: DecodeOptions
+    ) -> Iterator[Pixels]:
+        top = 0
         with self._turn:
-            rgb = _guard_memory(lambda: self._synthesise(symbols, container, options))
-        if container.greyscale:
-            rgb = np.repeat(_luma(rgb)[..., None], 3, axis=2)
-        return Picture(
-            rgb, alpha, container.greyscale, container.icc, container.exif, container.xmp
-        )
+            bands = picture_bands(self.model, self.device, symbols, container, options)
+            while (band := _guard_memory(lambda: next(bands, None))) is not None:
+                if container.greyscale:
+                    band = np.asarray(Image.fromarray(band).convert("L"))[..., None]
+                if alpha is not None:
+                    band = np.dstack([band, alpha[top : top + len(band)]])
+                top += len(band)
+                yield band
 
-    @torch.inference_mode()
-    def _analyse(
-        self, rgb: NDArray[np.uint8], tile: int | None, keep_y: bool = False
-    ) -> tuple[Tensor | None, NDArray[np.float32]]:
-        """uint8 [H, W, 3] -> y [1, latent, ., .] if it is to be kept, and z float32 [M, h, w].
-
-        Our networks work in float32 on every device, a pretrained VAE in its file's precision
-        where there is a GPU.
-        """
-        height, width = rgb.shape[:2]
-        model, stride = self.model, self.model.stride
-        rows, columns = -(-height // stride), -(-width // stride)
-        y = None
-        if keep_y:
-            y = torch.empty(1, model.latent, rows * model.factor, columns * model.factor)
-        z = np.empty((model.config.M, rows, columns), np.float32)
-        side, reach = self._tiles(tile, width, height)
-        with _exact_float32(self.device):
-            for window in windows(rows, columns, side, reach):
-                pixels = rgb[scaled(window.outer, stride)]
-                x = torch.from_numpy(pixels.copy()).to(self.device)
-                x = x.permute(2, 0, 1)[None].float().div_(255)  # [1, 3, H, W], channels last
-                part_y, part = model.analyse(x)
-                if y is not None:
-                    inner = part_y[(..., *scaled(window.inner, model.factor))]
-                    y[(..., *scaled(window.core, model.factor))] = inner.cpu()
-                z[(..., *window.core)] = part[0][(..., *window.inner)].cpu().numpy()
-        return y, z
-
-    def _tiles(self, tile: int | None, width: int, height: int) -> tuple[int, int]:
-        """Side of our tiles and their overlap, in cells of z; a VAE may make its own instead."""
-        side = tile_cells(tile, width, height, self.model.stride)
-        reach = self.model.reach
-        if reach is not None:
-            return side, reach
-        self.model.vae.use_tiles(side * self.model.stride)
-        return 0, 0
-
-    def _refine(self, y: Tensor, encoded: Encoded, effort: int) -> tuple[int | None, int]:
+    def _refine(
+        self, y: Tensor, encoded: Encoded, options: EncodeOptions, deadline: float
+    ) -> tuple[int | None, int]:
+        container, model = encoded.container, self.model
         quality = torch.full((1,), encoded.level / (LEVELS - 1), device=self.device)
         symbols = torch.from_numpy(encoded.symbols).to(self.device)[None].float()
-        return refine(self.model, y.to(self.device) / self.model.y_std, symbols, quality, effort)
+        tile = tile_cells(options.tile, container.width, container.height, model.stride)
+        search = Search(model, y.to(self.device) / model.y_std, symbols, quality,
+                        tile * model.factor, deadline)  # fmt: skip
+        return refine(search, options.effort)
 
-    def _quantise(self, z: NDArray[np.float32], level: int) -> NDArray[np.float32]:
-        symbols: NDArray[np.float32] = np.rint(z / self._steps()[level][:, None, None])
-        return symbols
+    def check_memory(
+        self, width: int, height: int, tile: int | None, steps: int = 0, has_pixels: bool = False
+    ) -> None:
+        """Refuse a picture that needs more memory than is free.
 
-    def _steps(self) -> NDArray[np.float32]:
-        ladder = torch.linspace(0, 1, LEVELS, device=self.device)
-        return self.model.quantiser.step(ladder)[:, :, 0, 0].cpu().numpy()
+        Args:
+            width: in pixels.
+            height: in pixels.
+            tile: as in the options.
+            steps: denoising steps of a decoder; 0 = for encoding.
+            has_pixels: whether the pixels are in memory already.
 
-    @torch.inference_mode()
-    def _synthesise(
-        self, symbols: Symbols, container: Container, options: DecodeOptions
-    ) -> NDArray[np.uint8]:
-        """Symbols int16 [M, h, w] -> uint8 [H, W, 3]."""
-        level = torch.full((1,), container.level / (LEVELS - 1), device=self.device)
-        seed = container.seed if options.seed is None else options.seed
-        how = Denoising(options.steps, options.scheduler, seed, options.realism, container.timestep)
-        y_hat = self.model.sample(
-            torch.from_numpy(symbols).to(self.device)[None].float(), level, how
+        Raises:
+            LimitError: with the estimate.
+        """
+        model, stride = self.model, self.model.stride
+        if model.config.space != "own":
+            return  # what a pretrained part takes is not known
+        side = tile_cells(tile, width, height, stride)
+        symbols = model.config.M * -(-width // stride) * -(-height // stride)
+        memory.require(
+            memory.estimate(symbols, width * height, (side * stride) ** 2, steps, has_pixels)
         )
-        rows, columns = container.z_shape
-        stride, width, height = container.stride, container.width, container.height
-        rgb = np.empty((rows * stride, columns * stride, 3), np.uint8)
-        side, reach = self._tiles(options.tile, width, height)
-        texture = options.realism if options.steps > 1 else 0.0
-        for window in windows(rows, columns, side, reach):
-            part = y_hat[(..., *scaled(window.outer, self.model.factor))]
-            size = tuple(n * self.model.vae.stride for n in part.shape[2:])
-            x_hat = self.model.reconstruct(part, size, texture)
-            pixels = x_hat[0].clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0)
-            rgb[scaled(window.core, stride)] = pixels[scaled(window.inner, stride)].cpu().numpy()
-        return np.ascontiguousarray(rgb[:height, :width])
+
+
+@lru_cache(maxsize=4)
+def _analyser(model: BkSdmCompression, device: torch.device) -> Analyser:
+    return Analyser(model, device)
+
+
+def _largest(code: Callable[[int], Encoded], limit: int, deadline: float) -> Encoded:
+    """The encoding of the highest level that is not above ``limit`` bytes."""
+    best: list[Encoded] = []  # not more than one: symbols of huge pictures are large
+
+    def size_of(level: int) -> int:
+        encoded = code(level)
+        size = len(encoded.data)
+        if size <= limit and not (best and best[0].level > level):
+            best[:] = [encoded]
+        return size
+
+    level, _ = largest_level(size_of, limit, deadline)
+    (found,) = best
+    assert found.level == level
+    return found
 
 
 def encode(image: Image.Image, options: EncodeOptions | None = None) -> bytes:
@@ -266,7 +286,7 @@ def decode(data: bytes, options: DecodeOptions | None = None) -> Image.Image:
     options = options or DecodeOptions()
     container = container_from_bytes(data, options.limits)
     codec = codec_for(container, options)
-    return image_from_picture(codec.decode_container(container, options))
+    return image_from_rows(codec.decode_rows(container, options))
 
 
 def encode_to(image: Image.Image, fo: BinaryIO, options: EncodeOptions | None = None) -> None:
@@ -297,17 +317,6 @@ def codec_for(container: Container, options: DecodeOptions) -> Codec:
     return Codec(find_fingerprint(container.fingerprint), options.device, options.backbone)
 
 
-def _luma(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.asarray(Image.fromarray(rgb).convert("L"))
-
-
-def _exact_float32(device: torch.device) -> AbstractContextManager[None]:
-    """No TF32 convolutions on CUDA: its 10-bit mantissa would make symbols wobble."""
-    if device.type != "cuda":
-        return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-
-
 def _guard_memory(work: Callable[[], T]) -> T:
     """Run ``work``; running out of memory becomes a LimitError that says what helps."""
     try:
@@ -333,6 +342,8 @@ def check_encode(options: EncodeOptions) -> None:
             raise UsageError(f"{name} {value}: must be above 0 and finite")
     if not 0 <= options.effort <= MAX_EFFORT:
         raise UsageError(f"effort {options.effort}: not in 0..{MAX_EFFORT}")
+    if options.timeout is not None and not options.timeout >= 0:
+        raise UsageError(f"timeout {options.timeout}: must not be negative")
     check_alpha(options.alpha)
     unknown = options.strip - {"icc", "exif", "xmp"}
     if unknown:

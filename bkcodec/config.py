@@ -68,6 +68,7 @@ class EncodeOptions:
         alpha: "keep", "drop", or a colour (Pillow's names and #rrggbb) to composite onto.
         effort: 1 searches the timestep at which a decoder's U-Net comes closest to the latent, 2
             also the seed for several steps; the file tells the decoder. 0 searches nothing.
+        timeout: seconds after which the searches of targets and efforts end with the best so far.
         backbone: where pretrained parts come from, for bundles that need some.
     """
 
@@ -80,6 +81,7 @@ class EncodeOptions:
     strip: frozenset[str] = frozenset()
     alpha: str = "keep"
     effort: int = 0
+    timeout: float | None = None
     backbone: Backbone = NO_BACKBONE
 
     @property

@@ -38,9 +38,11 @@ from bkcodec.exact import (
     FEATURE_MAX,
     HIDDEN_MAX,
     Cells,
+    Features,
     Floats,
     Layer,
     Network,
+    Numbers,
     Whole,
     bands,
     convolve,
@@ -80,7 +82,7 @@ class ContextPrior:
             grid, excess = Tables.load(arrays, "rows"), Tables.load(arrays, "excess")
             self.rows = [row for i in range(grid.n_levels) for row in grid.level(i).channels]
             self.low, self.high = (
-                np.array([getattr(row, k) for row in self.rows]) for k in ("low", "high")
+                np.array([getattr(row, k) for row in self.rows], np.int32) for k in ("low", "high")
             )
             self.is_coded = self.low < self.high
             self.n_scales, self.fine = grid.n_levels, int(arrays["fine"][0])
@@ -150,7 +152,7 @@ class Part:
 
     cells: Cells
     channels: Whole
-    mean: Whole  # rounded means [cells, channels]
+    mean: Numbers  # rounded means [cells, channels]
     tables: NDArray[np.uint16]  # index of each symbol's table, likewise
     order: Whole  # what sorts the symbols by table
 
@@ -165,15 +167,14 @@ class LevelPrior:
     def encode(self, symbols: NDArray[Any]) -> tuple[bytes, Symbols]:
         """See ``SymbolCoder``. Where the prior is sure enough, a symbol is not coded."""
         encoder, excess_table = RangeEncoder(), self.prior.excess
-        wanted = self._in_coding_order(symbols)
 
-        def first(tables: LevelTables, cells: Cells) -> Whole:
-            values = tables.clamp(wanted[: len(tables.channels), cells[0], cells[1]])
+        def first(tables: LevelTables, cells: Cells) -> Numbers:
+            values = tables.clamp(symbols[self._first_planes(tables), cells[0], cells[1]])
             tables.write(encoder, values)
-            return values.T.astype(np.int64)
+            return values.T.astype(np.int32)
 
-        def code(part: Part) -> Whole:
-            values, indices, _, beyond = self._split(part, wanted)
+        def code(part: Part) -> Numbers:
+            values, indices, _, beyond = self._split(part, symbols)
             for table, begin, end in self._runs(part):
                 encoder.write(table, indices[begin:end])
             for excess in beyond.tolist():
@@ -187,17 +188,17 @@ class LevelPrior:
 
     def likelihoods(self, symbols: NDArray[Any]) -> tuple[Symbols, NDArray[np.float32]]:
         """See ``SymbolCoder``."""
-        wanted, excess_table = self._in_coding_order(symbols), self.prior.excess
+        excess_table = self.prior.excess
         found = np.ones(symbols.shape, np.float32)
 
-        def first(tables: LevelTables, cells: Cells) -> Whole:
-            n = len(tables.channels)
-            values, p = tables.likelihoods(wanted[:n, cells[0], cells[1]])
-            found[self.prior.order[:n, None], cells[0], cells[1]] = p
-            return values.T.astype(np.int64)
+        def first(tables: LevelTables, cells: Cells) -> Numbers:
+            planes = self._first_planes(tables)
+            values, p = tables.likelihoods(symbols[planes, cells[0], cells[1]])
+            found[planes, cells[0], cells[1]] = p
+            return values.T.astype(np.int32)
 
-        def code(part: Part) -> Whole:
-            values, indices, edges, beyond = self._split(part, wanted)
+        def code(part: Part) -> Numbers:
+            values, indices, edges, beyond = self._split(part, symbols)
             p = np.ones(indices.shape, np.float32)
             for table, begin, end in self._runs(part):
                 p[begin:end] = table.probabilities[indices[begin:end]]
@@ -218,10 +219,10 @@ class LevelPrior:
         # Of half a bit each at least, so many can be there; 8 bytes are in the coder's state.
         allowance = 16 * (len(data) + 8)
 
-        def first(tables: LevelTables, cells: Cells) -> Whole:
-            return tables.read(decoder, len(cells[0])).T.astype(np.int64)
+        def first(tables: LevelTables, cells: Cells) -> Numbers:
+            return tables.read(decoder, len(cells[0])).T.astype(np.int32)
 
-        def code(part: Part) -> Whole:
+        def code(part: Part) -> Numbers:
             low, high = self._limits(part)
             indices = np.zeros(low.shape, np.int32)  # of symbols that are not coded
             for table, begin, end in self._runs(part):
@@ -247,21 +248,23 @@ class LevelPrior:
         return symbols
 
     def walk(
-        self, height: int, width: int, first: Callable[[LevelTables, Cells], Whole],
-        code: Callable[[Part], Whole],
+        self, height: int, width: int, first: Callable[[LevelTables, Cells], Numbers],
+        code: Callable[[Part], Numbers],
     ) -> Symbols:  # fmt: skip
         """Visit all parts in coding order; the callbacks return their symbols [cells, channels]."""
         prior = self.prior
         hidden, coded = prior.hidden, prior.coded[self.index]
-        out = np.zeros((prior.n_channels, height, width), np.int16)
+        symbols = np.zeros((prior.n_channels, height, width), np.int16)
         everywhere = tuple(np.indices((height, width)).reshape(2, -1))
         spans = list(zip(prior.starts, prior.ends, strict=True))
         while spans and not coded[slice(*spans[-1])].any():
             spans.pop()
-        total = np.zeros((height * width, hidden * len(spans)), np.float32)
+        totals = [np.zeros((height * width, hidden), np.float32) for _ in spans]
         for g, (begin, end) in enumerate(spans):
+            total = totals.pop(0)
             channels = begin + np.flatnonzero(coded[begin:end])
-            features = np.zeros((height + 2, width + 2, 2 * (end - begin)), np.float32)
+            planes = prior.order[channels, None]
+            features = np.zeros((height + 2, width + 2, 2 * (end - begin)), np.int8)
             phase_of = np.array(PHASES[prior.phases[g]])[everywhere[0] % 2, everywhere[1] % 2]
             for p in range(prior.phases[g]):
                 where = np.flatnonzero(phase_of == p)
@@ -271,24 +274,20 @@ class LevelPrior:
                     values = first(tables, cells)[:, channels]
                 else:
                     network = prior.networks[g, p]
-                    sums = total[where, hidden * g : hidden * (g + 1)]
+                    sums = total[where]
                     if p:
-                        convolve(features, cells, network.first.weight, sums)
+                        convolve(features, cells, network.first.weight, [sums])
                     values = code(self._part(network, sums, cells, channels, begin))
-                out[channels[:, None], cells[0], cells[1]] = values.T
+                symbols[planes, cells[0], cells[1]] = values.T
                 self._add_features(features, values, cells, channels, begin)
-            later = slice(hidden * (g + 1), hidden * len(spans))
-            weight = prior.shared[g][:, : later.stop - later.start]
-            convolve(features, everywhere, weight, total[:, later])
-        symbols = np.empty_like(out)
-        symbols[prior.order] = out
+            convolve(features, everywhere, prior.shared[g][:, : hidden * len(totals)], totals)
         return symbols
 
     def _part(
         self, network: Network, sums: Floats, cells: Cells, channels: Whole, begin: int
     ) -> Part:
         """From a network's first sums [cells, hidden] to means and tables of the coded channels."""
-        rounded = np.empty((len(sums), len(channels)), np.int64)
+        rounded = np.empty((len(sums), len(channels)), np.int32)
         tables = np.empty(rounded.shape, np.uint16)  # 16 bits are sorted fastest
         for band in bands(len(sums)):
             outputs = network(sums[band], self.index)
@@ -310,25 +309,24 @@ class LevelPrior:
         return rounded, scale * FRACTIONS + fraction
 
     def _add_features(
-        self, features: Floats, values: Whole, cells: Cells, channels: Whole, begin: int
+        self, features: Features, values: Numbers, cells: Cells, channels: Whole, begin: int
     ) -> None:
         """Enter symbols [cells, channels] into a group's features [h + 2, w + 2, 2 * group]."""
         half, position = 1 << (GAIN_SHIFT - 1), 2 * (channels - begin)
         gain = self.prior.gain[self.index, channels]
         for band in bands(len(values)):
-            part = values[band]
-            rows = np.zeros((len(part), features.shape[2]), np.float32)
+            part = values[band].astype(np.int64)
+            rows = np.zeros((len(part), features.shape[2]), np.int8)
             scaled = (part * gain + half) >> GAIN_SHIFT
             rows[:, position] = scaled.clip(-FEATURE_MAX, FEATURE_MAX)
             rows[:, position + 1] = self.prior.magnitude[np.abs(part).clip(max=255)]
             features[cells[0][band] + 1, cells[1][band] + 1] = rows
 
-    def _in_coding_order(self, symbols: NDArray[Any]) -> Symbols:
-        """Symbols [C, h, w] of any size -> what 16 bits hold, in coding order."""
-        limited = symbols[self.prior.order].clip(-SYMBOL_MAX, SYMBOL_MAX)
-        return limited.astype(np.int16)
+    def _first_planes(self, tables: LevelTables) -> Whole:
+        """Channels of z that have tables of their own, [n, 1]."""
+        return self.prior.order[: len(tables.channels), None]
 
-    def _split(self, part: Part, wanted: Symbols) -> tuple[Whole, NDArray[np.int32], Whole, Whole]:
+    def _split(self, part: Part, symbols: NDArray[Any]) -> tuple[Numbers, Numbers, Whole, Numbers]:
         """A part's symbols, and what is coded of them.
 
         Returns:
@@ -336,17 +334,19 @@ class LevelPrior:
             limited to the tables, as distances from the lowest; where an excess follows; and these
             excesses.
         """
-        rows, columns = part.cells
-        values = wanted[part.channels[None], rows[:, None], columns[:, None]].astype(np.int64)
+        (rows, columns), planes = part.cells, self.prior.order[part.channels]
+        values = symbols[planes[None], rows[:, None], columns[:, None]]
+        values = values.clip(-SYMBOL_MAX, SYMBOL_MAX).astype(np.int32)
         values = np.where(self.prior.is_coded[part.tables], values, part.mean)
         residual = (values - part.mean).ravel()[part.order]
         low, high = self._limits(part)
         clamped = residual.clip(low, high)
         edges = _edges(clamped, low, high)
         beyond = np.abs(residual[edges] - clamped[edges])
-        return values, (clamped - low).astype(np.int32), edges, beyond
+        clamped -= low
+        return values, clamped, edges, beyond
 
-    def _limits(self, part: Part) -> tuple[Whole, Whole]:
+    def _limits(self, part: Part) -> tuple[Numbers, Numbers]:
         """Lowest and highest residual of each symbol's table, sorted."""
         tables = part.tables.ravel()[part.order]
         return self.prior.low[tables], self.prior.high[tables]
@@ -359,6 +359,6 @@ class LevelPrior:
             yield self.prior.rows[row], int(ends[row] - counts[row]), int(ends[row])
 
 
-def _edges(residual: Whole, low: Whole, high: Whole) -> Whole:
+def _edges(residual: Numbers, low: Numbers, high: Numbers) -> Whole:
     """Where an excess follows: at the limits of a table, if it has several symbols."""
     return np.flatnonzero(((residual == low) | (residual == high)) & (low < high))

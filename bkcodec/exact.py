@@ -22,6 +22,8 @@ BAND = 1024  # cells that are worked on at once
 
 Floats = NDArray[np.float32]
 Whole = NDArray[np.int64]
+Numbers = NDArray[np.int32]
+Features = NDArray[np.int8]  # all are at most FEATURE_MAX in size
 Cells = tuple[Whole, Whole]  # rows and columns of cells
 
 
@@ -94,18 +96,23 @@ def bands(n: int) -> Iterator[slice]:
         yield slice(begin, min(begin + BAND, n))
 
 
-def convolve(features: Floats, cells: Cells, weight: Floats, total: Floats) -> None:
+def convolve(features: Features, cells: Cells, weight: Floats, totals: list[Floats]) -> None:
     """Add a 3x3 convolution at some cells to what is there.
 
     Args:
         features: [h + 2, w + 2, channels], with a border of zeros.
         cells: n rows and columns, in 0..h-1 and 0..w-1.
         weight: [9 * channels, outputs]: window row by row, then channels.
-        total: [n, outputs], changed in place.
+        totals: the outputs, [n, hidden] each, side by side; changed in place.
     """
+    if not totals:
+        return
+    hidden = totals[0].shape[1]
     windows = sliding_window_view(features, (3, 3), axis=(0, 1))  # type: ignore[call-overload]
     windows = windows.transpose(0, 1, 3, 4, 2)
     rows, columns = cells
     for band in bands(len(rows)):
         part = windows[rows[band], columns[band]]  # [n, 3, 3, channels]
-        total[band] += product(part.reshape(len(part), -1), weight)
+        sums = product(part.reshape(len(part), -1).astype(np.float32), weight)
+        for i, total in enumerate(totals):
+            total[band] += sums[:, hidden * i : hidden * (i + 1)]

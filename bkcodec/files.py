@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import sys
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from bkcodec.errors import BkcError, InputError, UsageError
 
@@ -38,6 +41,7 @@ IMAGE_SUFFIXES = frozenset(
     ]
 )
 TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".bkcodec-", ".tmp"
+_SPOOL_BYTES = 2**26  # kept in memory on the way to standard output
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +162,31 @@ def read_input(job: Job, limit: int = -1) -> bytes:
     return data
 
 
-def write_whole(path: Path, data: bytes, force: bool = False) -> None:
+Content = bytes | Callable[[BinaryIO], object]  # or what writes it into an open file
+
+
+def write_stream(content: Content) -> None:
+    """Write to standard output, once everything is there."""
+    if not callable(content):
+        sys.stdout.buffer.write(content)
+    else:
+        with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+            try:
+                content(cast(BinaryIO, spool))
+            except OSError as error:
+                raise BkcError(f"temporary file: {error.strerror or error}") from error
+            spool.seek(0)
+            shutil.copyfileobj(spool, sys.stdout.buffer)
+    sys.stdout.buffer.flush()
+
+
+def write_whole(path: Path, content: Content, force: bool = False) -> None:
     """Write a file so that it is there completely or not at all.
+
+    Args:
+        path: where; its folder is made if it is missing.
+        content: bytes, or what writes them into an open file.
+        force: replace a file that exists.
 
     Raises:
         InputError: it exists and ``force`` is off, or it is no regular file.
@@ -170,7 +197,10 @@ def write_whole(path: Path, data: bytes, force: bool = False) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
-            file.write(data)
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
             file.flush()
             os.fsync(file.fileno())
         if force:

@@ -5,30 +5,34 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import threading
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageColor, PngImagePlugin
+from PIL import Image, ImageColor
 
 from bkcodec.config import Limits
-from bkcodec.errors import FormatError, InputError, LimitError, UsageError
+from bkcodec.errors import BkcError, FormatError, InputError, LimitError, UsageError
 from bkcodec.metadata import (
     DECODER_ERRORS,
     EXIF_PREFIX,
     exif_block,
-    tiff_tags,
     turned_upright,
     xmp_block,
 )
+from bkcodec.streaming import CHANNELS, Rows, whole, write_png, write_ppm, write_tiff
 
 FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP", "ppm": "PPM",
            "tif": "TIFF", "tiff": "TIFF"}  # fmt: skip
 # What a photo may come as. Pillow knows more, some of it through other programs.
 INPUT_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "AVIF",
                  "JPEG2000", "TGA", "ICO", "QOI", "BKC")  # fmt: skip
+_STRIP_PIXELS = 2**22  # converted at once
+_LIMIT_LOCK = threading.RLock()
 _PNG_HEADER = struct.Struct(">16xIIBB")  # signature and chunk head; width, height, depth, colour
 
 
@@ -56,8 +60,26 @@ class Picture:
         return self.rgb.shape[1], self.rgb.shape[0]
 
 
-def open_image(fo: BinaryIO, limits: Limits | None = None) -> Image.Image:
+@contextlib.contextmanager
+def _our_limit() -> Iterator[None]:
+    """Replaces Pillow's limit of 178,956,970 pixels while a header is read: ours follows."""
+    with _LIMIT_LOCK:
+        theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = theirs
+
+
+def open_image(
+    fo: BinaryIO, limits: Limits | None = None, check: Callable[[int, int], None] | None = None
+) -> Image.Image:
     """Open and fully decode an image file; the pixel limit is checked before decoding.
+
+    Args:
+        fo: the file.
+        limits: what is accepted.
+        check: called with width and height before decoding; may raise.
 
     Raises:
         InputError: not an image that Pillow reads, or damaged.
@@ -68,7 +90,8 @@ def open_image(fo: BinaryIO, limits: Limits | None = None) -> Image.Image:
         warnings.simplefilter("ignore")  # Pillow's hints on odd files; ours are errors
         try:
             Image.init()
-            image = Image.open(fo, formats=[f for f in INPUT_FORMATS if f in Image.OPEN])
+            with _our_limit():
+                image = Image.open(fo, formats=[f for f in INPUT_FORMATS if f in Image.OPEN])
         except Image.DecompressionBombError as error:
             raise LimitError(f"image too large: {error}") from error
         except DECODER_ERRORS as error:
@@ -79,8 +102,11 @@ def open_image(fo: BinaryIO, limits: Limits | None = None) -> Image.Image:
         if limits.max_pixels and pixels > limits.max_pixels:
             raise LimitError(
                 f"{image.width} x {image.height} = {pixels} pixels, "
-                f"the limit is {limits.max_pixels}"
+                f"the limit is {limits.max_pixels}. "
+                "Raise it with --max-pixels if you trust the file."
             )
+        if check is not None:
+            check(*image.size)
         try:
             image.load()
         except DECODER_ERRORS as error:
@@ -118,6 +144,8 @@ def picture_from_image(image: Image.Image) -> Picture:
     Raises:
         InputError: floating-point pixels, whose range is unknown, or a damaged image.
     """
+    if not image.width * image.height:
+        raise InputError(f"{image.width} x {image.height} pixels: nothing to encode")
     try:
         upright = turned_upright(image)
         icc, exif, xmp = image.info.get("icc_profile"), exif_block(image), xmp_block(image)
@@ -131,24 +159,36 @@ def picture_from_image(image: Image.Image) -> Picture:
             upright = upright.convert("L")
         greyscale = upright.mode in ("L", "LA")
         has_alpha = upright.mode in ("LA", "PA", "RGBA") or "transparency" in upright.info
-        pixels = np.asarray(upright.convert("RGBA" if has_alpha else "RGB"))
+        width, height = upright.size
+        rgb = np.empty((height, width, 3), np.uint8)
+        alpha = np.empty((height, width), np.uint8) if has_alpha else None
+        for rows, part in _strips(upright):
+            pixels = np.asarray(part.convert("RGB" if alpha is None else "RGBA"))
+            rgb[rows] = pixels[..., :3]
+            if alpha is not None:
+                alpha[rows] = pixels[..., 3]
     except DECODER_ERRORS as error:
         raise InputError(f"{image.mode} image that cannot be converted: {error}") from error
-    if not pixels.size:
-        raise InputError(f"{image.width} x {image.height} pixels: nothing to encode")
-    alpha = np.ascontiguousarray(pixels[..., 3]) if has_alpha else None
     icc = icc if isinstance(icc, bytes) and icc else None
-    return Picture(np.ascontiguousarray(pixels[..., :3]), alpha, greyscale, icc, exif, xmp)
+    return Picture(rgb, alpha, greyscale, icc, exif, xmp)
 
 
-def image_from_picture(picture: Picture) -> Image.Image:
-    """The Pillow image (L, LA, RGB or RGBA) of a picture, metadata in ``info``."""
-    planes = Image.fromarray(picture.rgb[..., 0] if picture.greyscale else picture.rgb)
-    if picture.alpha is not None:
-        planes.putalpha(Image.fromarray(picture.alpha))
-    blocks = {"icc_profile": picture.icc, "exif": picture.exif, "xmp": picture.xmp}
-    planes.info.update({name: block for name, block in blocks.items() if block})
-    return planes
+def rows_from_picture(picture: Picture) -> Rows:
+    """A picture as one band of rows."""
+    colour = picture.rgb[..., :1] if picture.greyscale else picture.rgb
+    planes = colour if picture.alpha is None else np.dstack([colour, picture.alpha])
+    height, width, channels = planes.shape
+    mode = next(mode for mode, n in CHANNELS.items() if n == channels)
+    return Rows(width, height, mode, iter([planes]), picture.icc, picture.exif, picture.xmp)
+
+
+def image_from_rows(rows: Rows) -> Image.Image:
+    """The Pillow image (L, LA, RGB or RGBA) of all rows, metadata in ``info``."""
+    pixels = whole(rows)
+    image = Image.fromarray(pixels[..., 0] if rows.mode == "L" else pixels)
+    blocks = {"icc_profile": rows.icc, "exif": rows.exif, "xmp": rows.xmp}
+    image.info.update({name: block for name, block in blocks.items() if block})
+    return image
 
 
 def apply_alpha(picture: Picture, alpha: str) -> Picture:
@@ -197,7 +237,11 @@ def alpha_from_png(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
         FormatError: anything else.
     """
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        with (
+            warnings.catch_warnings(),
+            _our_limit(),
+            Image.open(io.BytesIO(data), formats=["PNG"]) as image,
+        ):
             warnings.simplefilter("ignore")
             if data[24:26] != b"\x08\x00" or image.size != size or image.mode != "L":
                 raise FormatError(f"alpha plane is {image.mode} {image.size}, expected L {size}")
@@ -206,45 +250,67 @@ def alpha_from_png(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
         raise FormatError(f"damaged alpha plane: {error}") from error
 
 
-def save_image(image: Image.Image, fo: BinaryIO, extension: str) -> None:
-    """Write an image with its metadata; ``extension`` is a key of ``FORMATS``.
+def save_rows(rows: Rows, fo: BinaryIO, extension: str) -> None:
+    """Write a picture with its metadata; ``extension`` is a key of ``FORMATS``.
+
+    PNG, TIFF and PPM are written band by band; TIFF needs a file that can seek.
 
     Raises:
-        UsageError: the format cannot hold the image's alpha plane.
-        InputError: the format cannot hold the image (too large for JPEG or WebP, say).
+        UsageError: the format cannot hold the picture's alpha plane.
+        InputError: the format cannot hold the picture (too large for JPEG or WebP, say).
     """
     name = FORMATS[extension]
-    if image.mode in ("LA", "RGBA") and name in ("JPEG", "PPM"):
+    if rows.mode in ("LA", "RGBA") and name in ("JPEG", "PPM"):
         raise UsageError(f"{name} has no alpha plane; choose png, webp or tiff")
-    kept = {k: v for k, v in image.info.items() if k in ("icc_profile", "exif") and name != "PPM"}
-    xmp = image.info.get("xmp") if name != "PPM" else None
-    if name == "JPEG":
-        kept["quality"] = 95
-        if "exif" in kept:
-            kept["exif"] = EXIF_PREFIX + kept["exif"]
-    elif name == "WEBP":
-        kept |= {"lossless": True, "exact": True}
-    if xmp and name in ("JPEG", "WEBP"):
-        kept["xmp"] = xmp
-    elif xmp and name == "PNG":
-        chunks = PngImagePlugin.PngInfo()
-        chunks.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
-        kept["pnginfo"] = chunks
-    elif name == "TIFF":
-        tags = tiff_tags(kept.pop("exif", None), xmp)
-        # Pillow's own writer knows directories of tags; libtiff's, which compresses, does not.
-        kept |= {"tiffinfo": tags} if tags else {"compression": "tiff_adobe_deflate"}
     try:
-        image.save(fo, name, **kept)
+        WRITERS[name](rows, fo)
+    except BkcError:
+        raise
     except DECODER_ERRORS as error:
         raise InputError(f"cannot be written as {name}: {error}") from error
 
 
+def _write_jpeg(rows: Rows, fo: BinaryIO) -> None:
+    _write_whole(rows, fo, "JPEG", EXIF_PREFIX, quality=95)
+
+
+def _write_webp(rows: Rows, fo: BinaryIO) -> None:
+    _write_whole(rows, fo, "WEBP", b"", lossless=True, exact=True)
+
+
+def _write_whole(rows: Rows, fo: BinaryIO, name: str, exif_prefix: bytes, **kept: object) -> None:
+    """By Pillow, which needs all rows at once."""
+    exif = exif_prefix + rows.exif if rows.exif else None
+    blocks = {"icc_profile": rows.icc, "exif": exif, "xmp": rows.xmp}
+    kept |= {key: block for key, block in blocks.items() if block}
+    image_from_rows(rows).save(fo, name, **kept)
+
+
+WRITERS: dict[str, Callable[[Rows, BinaryIO], None]] = {
+    "PNG": write_png, "TIFF": write_tiff, "PPM": write_ppm, "JPEG": _write_jpeg,
+    "WEBP": _write_webp,
+}  # fmt: skip
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """An image in strips of a few million pixels: whole copies of it would be many."""
+    width, height = image.size
+    n = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, n):
+        bottom = min(top + n, height)
+        yield slice(top, bottom), image.crop((0, top, width, bottom))
+
+
 def _from_16_bit(image: Image.Image) -> Image.Image:
     """Modes I, I;16, I;16B...: 0..65535 -> 8 bits, rounded; a transparent value becomes alpha."""
-    values = np.asarray(image, dtype=np.int64)
-    grey = Image.fromarray(np.clip((values + 128) // 257, 0, 255).astype(np.uint8))
     transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    has_alpha = isinstance(transparent, int)
+    grey = Image.new("LA" if has_alpha else "L", image.size)
+    for rows, part in _strips(image):
+        values = np.asarray(part, dtype=np.int64)
+        rounded = Image.fromarray(np.clip((values + 128) // 257, 0, 255).astype(np.uint8))
+        if has_alpha:
+            opaque = np.where(values == transparent, 0, 255).astype(np.uint8)
+            rounded.putalpha(Image.fromarray(opaque))
+        grey.paste(rounded, (0, rows.start))
     return grey

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -12,13 +11,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bkcodec.config import DecodeOptions, EncodeOptions, level_to_quality
+from bkcodec.config import DecodeOptions, EncodeOptions, Limits, level_to_quality
 from bkcodec.container import Container, container_from_bytes
 from bkcodec.errors import BkcError, InputError, LimitError
-from bkcodec.files import Job, printable, read_input, refuse_special, write_whole
+from bkcodec.files import (
+    Content,
+    Job,
+    printable,
+    read_input,
+    refuse_special,
+    write_stream,
+    write_whole,
+)
 
 if TYPE_CHECKING:
     from bkcodec.codec import Codec
+    from bkcodec.imageio import Picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +106,21 @@ def run_all(jobs: list[Job], work: Callable[[Job], Report], n_jobs: int) -> Iter
             raise
 
 
-def encode_file(job: Job, codec: Codec, options: EncodeOptions, write: WriteOptions) -> Report:
+def encode_file(
+    job: Job, codec: Codec, options: EncodeOptions, limits: Limits, write: WriteOptions
+) -> Report:
     """Read a photo, encode it, write it. Raises the package's errors."""
     if _in_the_way(job, write):
         return Report(job, skipped=True)
-    from bkcodec.imageio import n_frames, open_image, picture_from_image
-
     started = time.perf_counter()
-    image = open_image(io.BytesIO(read_input(job)))
-    frames = n_frames(image)
-    picture = picture_from_image(image)
+    picture, frames = _read_picture(job, codec, options, limits)
     encoded = codec.encode_picture(picture, options)
+    data = encoded.data
     seconds = time.perf_counter() - started
     width, height = picture.size
     values = {
-        "width": width, "height": height, "bytes": len(encoded.data),
-        "bpp": round(8 * len(encoded.data) / (width * height), 6),
+        "width": width, "height": height, "bytes": len(data),
+        "bpp": round(8 * len(data) / (width * height), 6),
         "quality": level_to_quality(encoded.level), "seconds": round(seconds, 4),
         "device": codec.device.type,
     }  # fmt: skip
@@ -121,11 +128,25 @@ def encode_file(job: Job, codec: Codec, options: EncodeOptions, write: WriteOpti
         values["frames_left_out"] = frames - 1
     if write.dry_run:
         return Report(job, values)
-    _write(job, encoded.data, write)
+    _write(job, data, write)
     if write.verify and job.target is not None:
         _verify(job.target, codec, encoded.symbols)
         values["verified"] = True
     return Report(job, values)
+
+
+def _read_picture(
+    job: Job, codec: Codec, options: EncodeOptions, limits: Limits
+) -> tuple[Picture, int]:
+    """The picture of an input file, and how many frames there are."""
+    from bkcodec.imageio import n_frames, open_image, picture_from_image
+
+    def check(width: int, height: int) -> None:
+        codec.check_memory(width, height, options.tile)
+
+    image = open_image(io.BytesIO(read_input(job)), limits, check)
+    frames = n_frames(image)
+    return picture_from_image(image), frames
 
 
 def decode_file(job: Job, codec_of: Callable[[Container], Codec], options: DecodeOptions,
@@ -133,17 +154,15 @@ def decode_file(job: Job, codec_of: Callable[[Container], Codec], options: Decod
     """Read a .bkc file, decode it, write the photo. Raises the package's errors."""
     if _in_the_way(job, write):
         return Report(job, skipped=True)
-    from bkcodec.imageio import image_from_picture, save_image
+    from bkcodec.imageio import save_rows
 
     data = read_input(job, options.limits.max_file_bytes + 1)
     container = container_from_bytes(data, options.limits)
     codec = codec_of(container)
     started = time.perf_counter()
-    picture = codec.decode_container(container, options)
+    rows = codec.decode_rows(container, options)
+    _write(job, lambda file: save_rows(rows, file, extension), write)
     seconds = time.perf_counter() - started
-    out = io.BytesIO()
-    save_image(image_from_picture(picture), out, extension)
-    _write(job, out.getvalue(), write)
     values = {"width": container.width, "height": container.height, "seconds": round(seconds, 4),
               "quality": level_to_quality(container.level),
               "device": codec.device.type}  # fmt: skip
@@ -162,12 +181,11 @@ def _in_the_way(job: Job, write: WriteOptions) -> bool:
     return False
 
 
-def _write(job: Job, data: bytes, write: WriteOptions) -> None:
+def _write(job: Job, content: Content, write: WriteOptions) -> None:
     if job.target is None:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        write_stream(content)
         return
-    write_whole(job.target, data, write.force)
+    write_whole(job.target, content, write.force)
     if write.keep_mtime and job.source is not None:
         status = job.source.stat()
         os.utime(job.target, ns=(status.st_atime_ns, status.st_mtime_ns))

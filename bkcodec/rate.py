@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 
 from bkcodec.config import LEVELS
@@ -12,7 +13,9 @@ OCTAVES = 0.03  # by which a file grows with a level, about: where to look first
 PATIENCE = 6  # tries by interpolation; what is left then is bisected
 
 
-def largest_level(size_of: Callable[[int], int], limit: int) -> tuple[int, int]:
+def largest_level(
+    size_of: Callable[[int], int], limit: int, deadline: float = math.inf
+) -> tuple[int, int]:
     """The highest quality level whose file is not above ``limit`` bytes.
 
     Sizes grow with the level, their logarithm about evenly, so interpolation finds it in 4 or 5
@@ -21,6 +24,7 @@ def largest_level(size_of: Callable[[int], int], limit: int) -> tuple[int, int]:
     Args:
         size_of: real file size in bytes at a level; called at most once a level.
         limit: bytes.
+        deadline: on the monotonic clock; then the best level so far is taken, or the lowest.
 
     Returns:
         (level, its size in bytes).
@@ -41,6 +45,10 @@ def largest_level(size_of: Callable[[int], int], limit: int) -> tuple[int, int]:
         if len(sizes) >= PATIENCE:
             guess = (low + high) // 2
         guess = min(max(guess, low + 1), high - 1)
+        if time.monotonic() > deadline:
+            if low >= 0:
+                break
+            guess, high = 0, 1
     if low < 0:
         raise TargetError(f"no quality gives {limit} bytes; the smallest file has {sizes[0]} bytes")
     return low, sizes[low]

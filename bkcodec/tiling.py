@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 AUTO_PIXELS = 4_000_000  # images above this are tiled unless told otherwise
-AUTO_TILE = 1024
+AUTO_TILE = 1536  # the fastest of 768 to 3072 for coding 9 megapixels on two cores
+
+Slices = tuple[slice, slice]  # rows and columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +19,19 @@ class Window:
     ``inner`` into the outer window (the same place as ``core``).
     """
 
-    outer: tuple[slice, slice]
-    core: tuple[slice, slice]
-    inner: tuple[slice, slice]
+    outer: Slices
+    core: Slices
+    inner: Slices
 
 
 def tile_cells(tile: int | None, width: int, height: int, stride: int) -> int:
-    """Side of a tile in cells: ``tile`` is in pixels, None decides by size; 0 = all in one."""
+    """Side of a tile in cells: ``tile`` is in pixels, None decides by size; 0 = all in one.
+
+    It is even, as the U-Net goes down to half the resolution.
+    """
     if tile is None:
         tile = AUTO_TILE if width * height > AUTO_PIXELS else 0
-    return max(1, tile // stride) if tile else 0
+    return max(2, tile // (2 * stride) * 2) if tile else 0
 
 
 def windows(rows: int, columns: int, side: int, halo: int) -> Iterator[Window]:
@@ -48,7 +53,14 @@ def _axis(start: int, side: int, end: int, halo: int) -> tuple[slice, slice, sli
     return slice(low, high), slice(start, stop), slice(start - low, stop - low)
 
 
-def scaled(slices: tuple[slice, slice], factor: int) -> tuple[slice, slice]:
+def within(inner: Slices, outer: Slices) -> Slices:
+    """The place of one window in another that contains it."""
+    (rows, columns), (above, left) = inner, (outer[0].start, outer[1].start)
+    return (slice(rows.start - above, rows.stop - above),
+            slice(columns.start - left, columns.stop - left))  # fmt: skip
+
+
+def scaled(slices: Slices, factor: int) -> Slices:
     """The same place on a grid ``factor`` times finer."""
     rows, columns = slices
     return (slice(rows.start * factor, rows.stop * factor),

@@ -56,16 +56,16 @@ def round_trip(codec: bkcodec.Codec, image: Image.Image) -> Image.Image:
 
 def analyse_once(codec: bkcodec.Codec) -> None:
     """All qualities of a photo share z, which the VAE takes seconds for."""
-    analyse, kept = codec._analyse, {}
+    analyse, kept = codec.analyser.analyse, {}
 
-    def cached(rgb: np.ndarray, tile: int | None) -> object:
+    def cached(rgb: np.ndarray, tile: int | None, keep_y: bool) -> object:
         key = rgb.tobytes()
         if key not in kept:
             kept.clear()
-            kept[key] = analyse(rgb, tile)
+            kept[key] = analyse(rgb, tile, keep_y)
         return kept[key]
 
-    codec._analyse = cached  # type: ignore[method-assign, assignment]
+    codec.analyser.analyse = cached  # type: ignore[method-assign, assignment]
 
 
 def measure(

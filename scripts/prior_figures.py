@@ -45,7 +45,9 @@ def main() -> None:
                 8 * len(codec.encode_picture(picture, options).data) / pixels
                 for codec in (context, factorized)
             ]
-            symbols = context._quantise(context._analyse(picture.rgb, None)[1], 2 * quality)
+            symbols = context.analyser.quantise(
+                context.analyser.analyse(picture.rgb, None)[1], 2 * quality
+            )
             coder = context.bundle.prior.level(2 * quality)
             data, _ = coder.encode(symbols)
             encoding = median(lambda: coder.encode(symbols))  # noqa: B023 (called at once)

@@ -88,8 +88,8 @@ def test_a_target_runs_the_networks_once(
     lake: Image.Image, codec: Codec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    analyse = codec.model.analyse
-    monkeypatch.setattr(codec.model, "analyse", lambda x: calls.append(1) or analyse(x))
+    networks = codec.analyser._networks
+    monkeypatch.setattr(codec.analyser, "_networks", lambda x: calls.append(1) or networks(x))
     codec.encode(lake, EncodeOptions(target_size=9000))
     assert len(calls) == 1
 

@@ -169,7 +169,7 @@ def in_float64(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def test_another_blas_and_float64_agree(
     codec: Codec, lake: object, product: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    symbols = codec._quantise(codec._analyse(np.asarray(lake), None)[1], 110)
+    symbols = codec.analyser.quantise(codec.analyser.analyse(np.asarray(lake), None)[1], 110)
     coder = codec.bundle.prior.level(110)
     data, coded = coder.encode(symbols)
     calls = []
@@ -185,7 +185,7 @@ def test_another_blas_and_float64_agree(
 
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_threads_of_the_blas_do_not_matter(codec: Codec, lake: object, threads: str) -> None:
-    symbols = codec._quantise(codec._analyse(np.asarray(lake), None)[1], 90)
+    symbols = codec.analyser.quantise(codec.analyser.analyse(np.asarray(lake), None)[1], 90)
     expected, _ = codec.bundle.prior.level(90).encode(symbols)
     code = (
         "import sys, numpy as np\n"
@@ -302,9 +302,9 @@ def test_bad_arrays_are_refused(prior: ContextPrior, fault: str) -> None:
 
 
 def test_lite_is_coded_close_to_its_ideal(codec: Codec, lake: object) -> None:
-    z = codec._analyse(np.asarray(lake), None)[1]
+    z = codec.analyser.analyse(np.asarray(lake), None)[1]
     for level in (0, 60, 100, 160, 200):
-        symbols = codec._quantise(z, level)
+        symbols = codec.analyser.quantise(z, level)
         coder = codec.bundle.prior.level(level)
         data, coded = coder.encode(symbols)
         assert np.array_equal(coder.decode(data, *z.shape[1:]), coded)
@@ -317,10 +317,10 @@ def test_speed_and_linear_growth(codec: Codec, lake: object) -> None:
 
     Both sizes take turns, and the best run of each counts: other work comes and goes.
     """
-    z = codec._analyse(np.asarray(lake), None)[1]
+    z = codec.analyser.analyse(np.asarray(lake), None)[1]
     big = np.tile(z, (1, 6, 6))[:, :188, :250]
     coder = codec.bundle.prior.level(100)
-    strings = {v.shape[1:]: coder.encode(codec._quantise(v, 100))[0] for v in (z, big)}
+    strings = {v.shape[1:]: coder.encode(codec.analyser.quantise(v, 100))[0] for v in (z, big)}
     best = dict.fromkeys(strings, float("inf"))
     for _ in range(7):
         for shape, data in strings.items():

@@ -126,7 +126,7 @@ def test_interpolation_hits_the_anchors() -> None:
 
 
 def test_steps_shrink_as_quality_grows(codec: Codec) -> None:
-    steps = np.log(codec._steps()).mean(axis=1)
+    steps = np.log(codec.analyser.steps).mean(axis=1)
     assert (np.diff(steps) < 0).all()
 
 

@@ -31,10 +31,10 @@ from bkcodec.files import write_whole
 from bkcodec.imageio import (
     Picture,
     apply_alpha,
-    image_from_picture,
     open_image,
     picture_from_image,
-    save_image,
+    rows_from_picture,
+    save_rows,
 )
 
 Run = Callable[..., int]
@@ -76,7 +76,7 @@ def test_camera_exif_goes_into_every_format(small: Image.Image, extension: str) 
         picture_from_image(small), exif=camera_exif().tobytes().removeprefix(b"Exif\0\0")
     )
     out = io.BytesIO()
-    save_image(image_from_picture(picture), out, extension)
+    save_rows(rows_from_picture(picture), out, extension)
     with Image.open(io.BytesIO(out.getvalue())) as image:
         assert image.getexif()[0x010F] == "Camera"
         assert image.getexif().get_ifd(0x8769)[0x9003] == "2020:01:02 03:04:05"

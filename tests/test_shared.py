@@ -39,9 +39,9 @@ def test_all_kodak_photos_through_fresh_processes(tmp_path: Path) -> None:
 def test_bytes_grow_with_every_step_of_quality_on_kodak(codec: Codec) -> None:
     for path in sorted(shared("kodak").glob("*.png"))[::4]:
         with Image.open(path) as image:
-            z = codec._analyse(np.asarray(image.convert("RGB")), None)[1]
+            z = codec.analyser.analyse(np.asarray(image.convert("RGB")), None)[1]
         sizes = [
-            len(codec.bundle.prior.level(level).encode(codec._quantise(z, level))[0])
+            len(codec.bundle.prior.level(level).encode(codec.analyser.quantise(z, level))[0])
             for level in range(0, 201, 2)
         ]
         assert sizes == sorted(set(sizes)), path.name

@@ -263,10 +263,10 @@ def exported_rate_is_that_of_training(folder: Path, codec: Codec, lake: Image.Im
     options = TrainOptions(**json.loads((folder / "run.json").read_text())["options"])
     prior = ContextNetwork(options.context(32), ModelConfig().anchors)
     prior.load_state_dict(load_run(folder)[1]["prior"])
-    z = codec._analyse(np.asarray(lake), 0)[1]
+    z = codec.analyser.analyse(np.asarray(lake), 0)[1]
     for level in (80, 160):
-        step = torch.from_numpy(codec._steps()[level])[None, :, None, None]
-        data, symbols = codec.bundle.prior.level(level).encode(codec._quantise(z, level))
+        step = torch.from_numpy(codec.analyser.steps[level])[None, :, None, None]
+        data, symbols = codec.bundle.prior.level(level).encode(codec.analyser.quantise(z, level))
         whole = torch.from_numpy(symbols).float()[None]
         learned = prior.bits(whole * step, whole, step, torch.tensor([level / 200])).item()
         assert 8 * len(data) < 1.01 * learned + 64  # counted tables may only be better

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 EMBEDDING = 64  # width of the conditioning vector
+STRIP = 8  # rows
 
 LayerT = TypeVar("LayerT", nn.Conv2d, nn.Linear)
 
@@ -41,8 +42,24 @@ class Bottleneck(nn.Module):
         if self.film is not None:
             gamma, beta = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
             h = h * (1 + gamma) + beta
-        h = torch.relu(self.conv(torch.relu(h)))
+        h = torch.relu(convolve(self.conv, torch.relu(h)))
         return x + self.expand(h)
+
+
+def convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """A 3x3 convolution; in float64 in strips of rows.
+
+    PyTorch's for float64 first copies each window of its input, nine times the input in all. Strips
+    keep that in the processor's cache, which is up to twice as fast.
+    """
+    if x.dtype != torch.float64:
+        y: Tensor = layer(x)
+        return y
+    x = F.pad(x, (1, 1, 1, 1))
+    return torch.cat([
+        F.conv2d(x[:, :, top : top + STRIP + 2], layer.weight, layer.bias)
+        for top in range(0, x.shape[2] - 2, STRIP)
+    ], dim=2)  # fmt: skip
 
 
 class Stack(nn.Module):
@@ -93,13 +110,13 @@ def timestep_embedding(t: Tensor) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def in_float32(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """The layer's output in float32, also under automatic mixed precision.
+def in_full_precision(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """The layer's output in its weights' precision, also under automatic mixed precision.
 
     The linear paths carry coefficients of hundreds of quantisation steps; bfloat16 has 8 bits.
     """
     with torch.autocast(x.device.type, enabled=False):
-        out: Tensor = layer(x.float())
+        out: Tensor = layer(x.to(layer.weight.dtype))
     return out
 
 

@@ -22,6 +22,7 @@ from bkcodec.models.sd import SdUNet, SdVae, custom_autoencoder, placed
 from bkcodec.models.sizes import ModelConfig
 from bkcodec.models.unet import DenoisingUNet
 from bkcodec.models.vae import TEXTURE_DEPTH, Vae
+from bkcodec.models.windows import by_windows
 
 CORRELATION_UNIT = 1000  # correlations are stored in thousandths
 
@@ -106,8 +107,8 @@ class BkSdmCompression(nn.Module):
         """Cells of z on each side that matter for a cell's code, or a cell's picture.
 
         In the own space one for each 3x3 window at 1/16, half of one for each at 1/8, in the
-        encoder and h_a or in the decoder. (The U-Net sees all of a picture at once.) None where
-        everything matters: the VAE then makes its own tiles.
+        encoder and h_a or in the decoder (y_hat depends on more, see ``latent_reach``). None
+        where everything matters: the VAE then makes its own tiles.
         """
         c = self.config
         (fine_a, coarse_a), (fine_s, coarse_s) = c.encoder_depths, c.decoder_depths
@@ -118,6 +119,11 @@ class BkSdmCompression(nn.Module):
             return math.ceil(max(encoder + fine_a / 2 + coarse_a, decoder))
         encoder = coarse_a + fine_a / 2 + HYPER_DEPTH
         return math.ceil(max(encoder, coarse_s + (fine_s + TEXTURE_DEPTH) / 2))
+
+    @property
+    def latent_reach(self) -> int:
+        """Cells of z on each side that matter for a cell of y_hat in one step, in the own space."""
+        return HYPER_DEPTH + int(self.unet.reach)
 
     def own_state(self) -> dict[str, Tensor]:
         """The state that belongs into a bundle: all but what pretrained parts brought along."""
@@ -145,10 +151,14 @@ class BkSdmCompression(nn.Module):
         y = self.encode(x)
         return y, self.h_a(y)
 
-    def hyper_synthesis(self, z_hat: Tensor, quality: Tensor) -> Belief:
-        """z_hat -> what it says about y."""
+    def hyper_synthesis(self, z_hat: Tensor, quality: Tensor, tile: int = 0) -> Belief:
+        """z_hat -> what it says about y; ``tile`` as in ``Denoising``, in the own space."""
         embedding = self.embedding(quality)
-        mean, log_scale, *rest = self.h_s(z_hat, embedding)
+        if self.config.space == "sd":
+            tile = 0  # z has a sixteenth of y's cells
+        mean, log_scale, *rest = by_windows(
+            lambda part: self.h_s(part, embedding), (z_hat,), tile, HYPER_DEPTH
+        )
         correction = rest[0] if rest and self.backbone is not None else None
         return Belief(mean / self.y_std, log_scale, embedding, correction)
 
@@ -168,28 +178,32 @@ class BkSdmCompression(nn.Module):
         """Of the noise schedule of the U-Net in use."""
         return self.config.train_timesteps if self.backbone is None else len(self.backbone.betas)
 
-    def denoise_once(self, belief: Belief, quality: Tensor, t: Tensor | None = None) -> Tensor:
+    def denoise_once(
+        self, belief: Belief, quality: Tensor, t: Tensor | None = None, tile: int = 0
+    ) -> Tensor:
         """One step from the mean: the estimate with the least distortion, standardised.
 
-        ``t`` [B]: the timestep; None = what the quality says.
+        ``t`` [B]: the timestep; None = what the quality says. ``tile``: as in ``Denoising``.
         """
         t = self.start_timestep(quality) if t is None else t
         if self.backbone is None:
-            y_hat: Tensor = self.unet(
-                belief.mean, belief.mean, belief.log_scale, t, belief.embedding
-            )
-            return y_hat
+            return self._own_unet(belief.mean, t, belief, tile, texture=False)
         return self._predict(self.backbone.from_mean(belief.mean, int(t[0])), t, belief)
 
-    def _predict(self, y_t: Tensor, t: Tensor, belief: Belief) -> Tensor:
+    def _predict(self, y_t: Tensor, t: Tensor, belief: Belief, tile: int = 0) -> Tensor:
         """x0-prediction for a noisy latent, in a chain of several steps or by a backbone."""
-        y_hat: Tensor
         if self.backbone is None:
-            mean, log_scale, embedding, _ = belief
-            y_hat = self.unet(y_t, mean, log_scale, t, embedding, texture=True)
-            return y_hat
-        y_hat = self.backbone(y_t, t)
+            return self._own_unet(y_t, t, belief, tile, texture=True)
+        y_hat: Tensor = self.backbone(y_t, t)
         return y_hat if belief.correction is None else y_hat + belief.correction
+
+    def _own_unet(self, y_t: Tensor, t: Tensor, belief: Belief, tile: int, texture: bool) -> Tensor:
+        mean, log_scale, embedding, _ = belief
+        (y_hat,) = by_windows(
+            lambda *maps: (self.unet(*maps, t, embedding, texture),),
+            (y_t, mean, log_scale), tile, self.unet.reach, self.unet.align,
+        )  # fmt: skip
+        return y_hat
 
     def denoise(self, belief: Belief, quality: Tensor, how: Denoising) -> Tensor:
         """What the decoder knows -> standardised y_hat, with every decoder control.
@@ -204,7 +218,7 @@ class BkSdmCompression(nn.Module):
             start = torch.full_like(quality, min(how.timestep, self.timesteps - 1))
         with nullcontext() if self.backbone is None else placed(self.backbone, quality.device):
             if how.steps == 1:
-                denoised = self.denoise_once(belief, quality, start)
+                denoised = self.denoise_once(belief, quality, start, how.tile)
             else:
                 denoised = self.sample_chain(belief, int(start[0]), how)
         return belief.mean + how.realism * (denoised - belief.mean)
@@ -231,7 +245,7 @@ class BkSdmCompression(nn.Module):
             wanted = torch.is_grad_enabled() and gradient_at in (None, position)
             position += 1
             with torch.set_grad_enabled(wanted):
-                return self._predict(y_t, t, belief)
+                return self._predict(y_t, t, belief, how.tile)
 
         steps = min(how.steps, start + 1)
         return denoise(predict, belief.mean, belief.log_scale, chain, steps, how.seed, last)
@@ -286,13 +300,13 @@ class BkSdmCompression(nn.Module):
         return {"x_hat": x_hat, "y": y, "z": z, "y_hat": y_hat * self.y_std, "symbols": symbols,
                 "likelihoods": likelihoods}  # fmt: skip
 
-    def believe(self, symbols: Tensor, quality: Tensor) -> Belief:
-        """Integer symbols [B, M, h, w] -> what they say about y."""
-        return self.hyper_synthesis(self.quantiser.dequantise(symbols, quality), quality)
+    def believe(self, symbols: Tensor, quality: Tensor, tile: int = 0) -> Belief:
+        """Integer symbols [B, M, h, w] -> what they say about y; ``tile`` as in ``Denoising``."""
+        return self.hyper_synthesis(self.quantiser.dequantise(symbols, quality), quality, tile)
 
     def sample(self, symbols: Tensor, quality: Tensor, how: Denoising) -> Tensor:
         """Integer symbols [1, M, h, w] -> a standardised y_hat; see ``denoise``."""
-        return self.denoise(self.believe(symbols, quality), quality, how)
+        return self.denoise(self.believe(symbols, quality, how.tile), quality, how)
 
     @torch.no_grad()
     def compress(self, x: Tensor, quality: float = 0.5) -> dict[str, object]:

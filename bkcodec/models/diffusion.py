@@ -28,6 +28,7 @@ class Denoising:
         seed: of the noise, from 2 steps on.
         realism: 0..1, weight of the denoised latent against the mean.
         timestep: where denoising starts; None = what the quality says.
+        tile: side in cells of y of the windows that our networks see of it; 0 = all at once.
     """
 
     steps: int = 1
@@ -35,6 +36,7 @@ class Denoising:
     seed: int = 0
     realism: float = 1.0
     timestep: int | None = None
+    tile: int = 0
 
 
 Predictor = Callable[[Tensor, Tensor], Tensor]  # (y_t, t [B]) -> x0-prediction

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bkcodec.models.blocks import Stack, in_float32, interpolate_rows, zero_
+from bkcodec.models.blocks import Stack, in_full_precision, interpolate_rows, zero_
 
 HYPER_DEPTH = 2  # residual blocks of each of the two networks
 
@@ -26,7 +26,7 @@ class HyperEncoder(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         """See the class."""
-        return in_float32(self.linear, y) + self.head(self.blocks(self.stem(y)))
+        return in_full_precision(self.linear, y) + self.head(self.blocks(self.stem(y)))
 
 
 class HyperDecoder(nn.Module):
@@ -49,7 +49,7 @@ class HyperDecoder(nn.Module):
     def forward(self, z_hat: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """See the class; embedding is [B, EMBEDDING]."""
         h = self.blocks(self.stem(z_hat), embedding)
-        return in_float32(self.linear, z_hat) + self.mean(h), self.log_scale(h).clamp(-6, 2)
+        return in_full_precision(self.linear, z_hat) + self.mean(h), self.log_scale(h).clamp(-6, 2)
 
 
 class Quantiser(nn.Module):

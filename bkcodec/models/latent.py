@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from bkcodec.models.blocks import (
     EMBEDDING,
     Stack,
-    in_float32,
+    in_full_precision,
     shuffle,
     timestep_embedding,
     unshuffle,
@@ -56,7 +56,7 @@ class LatentHyperEncoder(nn.Module):
     def forward(self, y: Tensor) -> Tensor:
         """See the class."""
         h = self.coarse(self.down(self.fine(self.stem(unshuffle(y, 2)))))
-        return in_float32(self.linear, unshuffle(y, FACTOR)) + self.head(h)
+        return in_full_precision(self.linear, unshuffle(y, FACTOR)) + self.head(h)
 
 
 class LatentHyperDecoder(nn.Module):
@@ -88,7 +88,7 @@ class LatentHyperDecoder(nn.Module):
         mean, log_scale, correction = (
             shuffle(head(h), 2) for head in (self.mean, self.log_scale, self.correction)
         )
-        mean = shuffle(in_float32(self.linear, z_hat), FACTOR) + mean
+        mean = shuffle(in_full_precision(self.linear, z_hat), FACTOR) + mean
         return mean, log_scale.clamp(-6, 2), correction
 
 
@@ -97,10 +97,14 @@ class LatentUNet(nn.Module):
 
     Three resolutions, x0-prediction. As in ``unet.DenoisingUNet`` the way up exists twice: for one
     step from the mean, and for noisy latents (``texture``). Untrained it returns the mean.
+    ``reach`` and ``align`` as there.
     """
+
+    align = 4
 
     def __init__(self, width: int, depths: tuple[int, int, int] = (2, 3, 3)) -> None:
         super().__init__()
+        self.reach = 2 * (1 + depths[0] + 2 * depths[1]) + 4 * depths[2] + self.align - 1
         middle, deep = _widths(width)
         self.time = nn.Sequential(
             nn.Linear(EMBEDDING, EMBEDDING), nn.ReLU(), nn.Linear(EMBEDDING, EMBEDDING)

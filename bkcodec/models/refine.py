@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
 
@@ -10,39 +15,59 @@ from bkcodec.models.diffusion import Denoising
 
 FACTORS = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 1.9)  # of the timestep that the quality says
 SEEDS, SEED_STEPS = 8, 4  # seeds are compared in a chain of so many steps
-WORTH = 0.002  # relative gain below which a timestep is not sent
+WORTH = 0.002  # relative gain below which a timestep or a seed is not sent
 
 
-@torch.inference_mode()
-def refine(
-    model: BkSdmCompression, y: Tensor, symbols: Tensor, quality: Tensor, effort: int
-) -> tuple[int | None, int]:
-    """Choose what the file tells the decoder's U-Net.
+@dataclass(frozen=True, slots=True, eq=False)
+class Search:
+    """One picture, and how long to look.
 
-    Args:
+    Attributes:
         model: with the U-Net that is to be used for decoding.
         y: standardised latent [1, latent, h, w].
         symbols: of the same picture [1, M, ., .].
         quality: [1], 0..1.
+        tile: as in ``Denoising``.
+        deadline: on the monotonic clock; the best that was found by then is taken.
+    """
+
+    model: BkSdmCompression
+    y: Tensor
+    symbols: Tensor
+    quality: Tensor
+    tile: int = 0
+    deadline: float = math.inf
+
+    def best(self, ways: Iterable[Denoising]) -> Denoising:
+        """The way of denoising that ends closest to y; the first at least is tried."""
+        belief = self.model.believe(self.symbols, self.quality, self.tile)
+        errors: dict[Denoising, float] = {}
+        for how in ways:
+            y_hat = self.model.denoise(belief, self.quality, replace(how, tile=self.tile))
+            weight = 1.0 if errors else 1 - WORTH  # the first must be beaten by that much
+            errors[how] = weight * float((y_hat - self.y).square().mean())
+            if time.monotonic() > self.deadline:
+                break
+        return min(errors, key=errors.__getitem__)
+
+
+@torch.inference_mode()
+def refine(search: Search, effort: int) -> tuple[int | None, int]:
+    """Choose what the file tells the decoder's U-Net.
+
+    Args:
+        search: what to compare.
         effort: 1 searches the timestep of a single step, 2 also the seed of several steps.
 
     Returns:
         Timestep (None = the bundle's) and seed (0 = none sent).
     """
-    belief = model.believe(symbols, quality)
-
-    def error(how: Denoising) -> float:
-        return float((model.denoise(belief, quality, how) - y).square().mean())
-
-    start = int(model.start_timestep(quality)[0])
+    model = search.model
+    start = int(model.start_timestep(search.quality)[0])
     last = min(model.timesteps, model.config.train_timesteps) - 1  # what any decoder accepts
-    candidates = {start, *(min(round(start * f), last) for f in FACTORS)}
-    errors = {t: error(Denoising(timestep=t)) for t in sorted(candidates)}
-    best = min(errors, key=errors.__getitem__)
-    timestep = best if errors[best] < (1 - WORTH) * errors[start] else None
+    others = {min(round(start * f), last) for f in FACTORS} - {start}
+    timestep = search.best([Denoising(), *(Denoising(timestep=t) for t in sorted(others))]).timestep
     if effort < 2:
         return timestep, 0
-    seeds = {
-        s: error(Denoising(SEED_STEPS, seed=s, timestep=timestep)) for s in range(SEEDS)
-    }  # fmt: skip
-    return timestep, min(seeds, key=seeds.__getitem__)
+    seeds = [Denoising(SEED_STEPS, seed=s, timestep=timestep) for s in range(SEEDS)]
+    return timestep, search.best(seeds).seed

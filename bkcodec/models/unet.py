@@ -23,12 +23,18 @@ from bkcodec.models.blocks import EMBEDDING, Stack, shuffle, timestep_embedding,
 
 
 class DenoisingUNet(nn.Module):
-    """(y_t, mean, log_scale [B, latent, h, w], t [B], quality embedding [B, E]) -> y_hat."""
+    """(y_t, mean, log_scale [B, latent, h, w], t [B], quality embedding [B, E]) -> y_hat.
+
+    ``reach`` cells on each side of a cell matter; windows must begin at multiples of ``align``.
+    """
+
+    align = 2
 
     def __init__(
         self, latent: int, width: int, depth: int = 2, deep_depth: int = 3, texture_depth: int = 3
     ) -> None:
         super().__init__()
+        self.reach = depth + 2 * deep_depth + 1 + max(depth, texture_depth)
         self.time = nn.Sequential(
             nn.Linear(EMBEDDING, EMBEDDING), nn.ReLU(), nn.Linear(EMBEDDING, EMBEDDING)
         )

@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bkcodec.models.blocks import Stack, in_float32, shuffle, unshuffle, zero_
+from bkcodec.models.blocks import Stack, in_full_precision, shuffle, unshuffle, zero_
 from bkcodec.models.dct import STRIDE, dct_basis
 
 
@@ -42,7 +42,7 @@ class VaeEncoder(nn.Module):
         x = x * 2 - 1
         h = self.fine(self.stem(unshuffle(x, 8)))
         h = self.coarse(self.down(h))
-        return in_float32(self.linear, unshuffle(x, STRIDE)) + self.head(h)
+        return in_full_precision(self.linear, unshuffle(x, STRIDE)) + self.head(h)
 
 
 TEXTURE_DEPTH = 2  # residual blocks at 1/8 that only several denoising steps use
@@ -71,7 +71,7 @@ class VaeDecoder(nn.Module):
         if texture:
             head = head + texture * self.texture_head(self.texture(h))
         residual = shuffle(head, 8)
-        x_hat = shuffle(in_float32(self.linear, y_hat), STRIDE) + residual
+        x_hat = shuffle(in_full_precision(self.linear, y_hat), STRIDE) + residual
         return (x_hat + 1) / 2
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bkcodec.config import LEVELS
 from bkcodec.context import EXCESS_BITS, FRACTIONS, ContextPrior, Part
 from bkcodec.entropy import Tables
-from bkcodec.exact import Cells, Whole
+from bkcodec.exact import Cells, Numbers
 from bkcodec.models.compression import BkSdmCompression
 from bkcodec.tables import Floats, build_rows, build_tables, integer_weights
 from bkcodec.train.context import FINE, ONE, PER_OCTAVE, SCALES, ContextNetwork
@@ -68,13 +68,13 @@ class Counter:
     def add(self, symbols: NDArray[np.floating[Any]], level: int) -> None:
         """Count the symbols [C, h, w] of one picture."""
         coder = self.prior.level(level)
-        wanted = symbols[self.prior.order].astype(np.int64)
+        wanted = symbols[self.prior.order].astype(np.int32)
 
-        def first(tables: object, cells: Cells) -> Whole:
+        def first(tables: object, cells: Cells) -> Numbers:
             del tables
             return wanted[: self.prior.groups[0], cells[0], cells[1]].T
 
-        def code(part: Part) -> Whole:
+        def code(part: Part) -> Numbers:
             values = wanted[part.channels[None], part.cells[0][:, None], part.cells[1][:, None]]
             reach = self.reach[part.tables]
             found = self.middle[part.tables] + (values - part.mean).clip(-reach, reach)
