@@ -8,7 +8,6 @@ threads and library, moves z by up to 1e-4, and with it a symbol in some million
 
 from __future__ import annotations
 
-import copy
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -18,7 +17,6 @@ from torch import Tensor
 
 from bkcodec.config import LEVELS
 from bkcodec.entropy import Symbols
-from bkcodec.models.blocks import interpolate_rows
 from bkcodec.models.compression import BkSdmCompression
 from bkcodec.tiling import scaled, tile_cells, windows
 
@@ -31,16 +29,13 @@ class Analyser:
 
     def __init__(self, model: BkSdmCompression, device: torch.device) -> None:
         self.model, self.device = model, device
-        self.is_double = model.config.space == "own"
-        if self.is_double:
-            self.device = device if device.type != "mps" else torch.device("cpu")
-            self._encoder, self._h_a = (
-                copy.deepcopy(part).to(self.device).double()
-                for part in (model.vae.encoder, model.h_a)
-            )
-        log_step = model.quantiser.log_step.detach().cpu().double()
-        ladder = torch.linspace(0, 1, LEVELS, dtype=torch.float64)
-        self.steps: Latent = interpolate_rows(log_step, ladder).exp().float().numpy()
+        is_own = model.config.space == "own"
+        if is_own and device.type == "mps":
+            self.device = torch.device("cpu")
+        self._dtype = torch.float64 if is_own else torch.float32
+        self._networks = model.exact_encoder(self.device)
+        ladder = torch.linspace(0, 1, LEVELS)
+        self.steps: Latent = model.quantiser.exact_step(ladder)[:, :, 0, 0].numpy()
 
     @torch.inference_mode()
     def analyse(
@@ -67,19 +62,13 @@ class Analyser:
         with _exact_float32(self.device):
             for window in windows(rows, columns, side, reach):
                 pixels = rgb[scaled(window.outer, stride)]
-                part_y, part = self._networks(torch.from_numpy(pixels.copy()).to(self.device))
+                x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]  # channels last
+                part_y, part = self._networks(x.to(self._dtype).div_(255).to(self.device))
                 if y is not None:
                     inner = part_y[(..., *scaled(window.inner, model.factor))]
                     y[(..., *scaled(window.core, model.factor))] = inner.cpu()
                 z[(..., *window.core)] = part[0][(..., *window.inner)].cpu().numpy()
         return y, z
-
-    def _networks(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        x = pixels.permute(2, 0, 1)[None]  # [1, 3, H, W], channels last
-        if not self.is_double:
-            return self.model.analyse(x.float().div_(255))
-        y = self._encoder(self.model.pad(x.double().div_(255)))
-        return y, self._h_a(y)
 
     def quantise(self, z: Latent, level: int) -> Symbols:
         """Z [M, h, w] -> symbols int16 at a quality level."""

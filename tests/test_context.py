@@ -236,7 +236,6 @@ def test_a_symbol_beyond_16_bits_is_refused(prior: ContextPrior) -> None:
     symbols[prior.order[-1], 4, 4] = 40_000
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(context, "SYMBOL_MAX", 2**16)
-        patch.setattr(context.LevelPrior, "_in_coding_order", lambda p, s: s[p.prior.order])
         data, _ = prior.level(150).encode(symbols)
     with pytest.raises(FormatError, match="beyond 16 bits"):
         prior.level(150).decode(data, 9, 11)

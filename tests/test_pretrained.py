@@ -25,7 +25,7 @@ from bkcodec.container import container_from_bytes
 from bkcodec.errors import UnsupportedError, UsageError
 from bkcodec.models.diffusion import Denoising
 from bkcodec.models.latent import latent_basis
-from bkcodec.models.refine import refine
+from bkcodec.models.refine import Search, refine
 from bkcodec.models.sd import SdUNet, placed
 
 
@@ -194,7 +194,8 @@ def test_effort_finds_a_better_start(with_unet: Codec, small: Image.Image) -> No
 
     with torch.no_grad():
         assert error(searched.timestep) <= error(None)
-        found = refine(model, y, torch.from_numpy(symbols)[None].float(), quality, 2)
+        search = Search(model, y, torch.from_numpy(symbols)[None].float(), quality)
+        found = refine(search, 2)
     assert found == (searched.timestep, searched.seed)
     size = len(with_unet.encode(small, EncodeOptions(target_size=200, effort=2)))
     assert size <= 200

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -150,6 +152,23 @@ class BkSdmCompression(nn.Module):
         """X [B, 3, H, W] in 0..1, any size -> y, z [B, M, ceil(H / stride), ceil(W / stride)]."""
         y = self.encode(x)
         return y, self.h_a(y)
+
+    def exact_encoder(self, device: torch.device) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """``analyse``, but rounding to the same symbols on every machine, for any batch.
+
+        In the own space it runs on float64 copies of the networks (see ``bkcodec.analysis``).
+        """
+        if self.config.space == "sd":
+            return self.analyse
+        encoder, h_a = (
+            copy.deepcopy(part).to(device).double() for part in (self.vae.encoder, self.h_a)
+        )
+
+        def analyse(x: Tensor) -> tuple[Tensor, Tensor]:
+            y = encoder(self.pad(x.to(device).double()))
+            return y, h_a(y)
+
+        return analyse
 
     def hyper_synthesis(self, z_hat: Tensor, quality: Tensor, tile: int = 0) -> Belief:
         """z_hat -> what it says about y; ``tile`` as in ``Denoising``, in the own space."""
@@ -312,10 +331,9 @@ class BkSdmCompression(nn.Module):
     def compress(self, x: Tensor, quality: float = 0.5) -> dict[str, object]:
         """X [B, 3, H, W] in 0..1 -> {"strings": [[z string of each image]], "shape": (h, w)}."""
         coder = self._coder_at(quality)
-        _, z = self.analyse(x)
-        symbols = (
-            torch.round(z / self.quantiser.step(torch.full((1,), quality).to(x))).cpu().numpy()
-        )
+        _, z = self.exact_encoder(x.device)(x)
+        step = self.quantiser.exact_step(torch.full((1,), quality))
+        symbols = torch.round(z.cpu().float() / step).numpy()
         strings = [coder.encode(image)[0] for image in symbols]
         return {"strings": [strings], "shape": tuple(z.shape[-2:])}
 

@@ -70,6 +70,11 @@ class Quantiser(nn.Module):
         """Quality [B] -> step sizes [B, M, 1, 1]."""
         return interpolate_rows(self.log_step, quality).exp()[:, :, None, None]
 
+    def exact_step(self, quality: Tensor) -> Tensor:
+        """As ``step``, the same float32 on every machine: computed in float64, on the CPU."""
+        log_step = interpolate_rows(self.log_step.detach().cpu().double(), quality.cpu().double())
+        return log_step.exp().float()[:, :, None, None]
+
     def dequantise(self, symbols: Tensor, quality: Tensor) -> Tensor:
         """Symbols [B, M, h, w] (integers, or noisy in training) -> z_hat, same shape."""
         inverse = interpolate_rows(self.log_inverse_gain, quality).exp()[:, :, None, None]
