@@ -1,0 +1,145 @@
+"""What is fuzzed: each target takes any bytes and lets nothing but our own errors through.
+
+``run.py`` feeds them from atheris; ``tests/test_fuzz.py`` from the corpus.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import bkcodec.pillow_plugin
+from bkcodec import bundle, inspection
+from bkcodec.config import LEVELS, Limits
+from bkcodec.container import MAGIC, container_from_bytes, container_to_bytes
+from bkcodec.errors import BkcError
+from bkcodec.imageio import FORMATS, Picture, rows_from_picture, save_rows
+
+LIMITS = Limits(max_pixels=2**16, max_file_bytes=2**20, max_metadata_bytes=2**16)
+FEW_PIXELS = 2**12  # are decoded to pictures: networks are slow
+PILLOWS_OWN = (OSError, SyntaxError)  # what Image.open raises on a file that is none
+METADATA = struct.Struct("<BBHH")  # format, raw sections or not, lengths of ICC and EXIF
+_FIXED = struct.Struct("<4sB4s")
+
+
+def _with_crc(data: bytes) -> bytes:
+    return data + struct.pack("<I", zlib.crc32(data))
+
+
+def container(data: bytes) -> None:
+    """The container as it is and behind a right CRC; what is accepted is written back the same."""
+    for candidate in (data, _with_crc(data), _with_crc(MAGIC + b"\1" + data)):
+        try:
+            parsed = container_from_bytes(candidate, LIMITS)
+        except BkcError:
+            continue
+        again = container_from_bytes(container_to_bytes(parsed), LIMITS)
+        assert again == parsed
+
+
+def entropy(data: bytes) -> None:
+    """The entropy decoder of both shipped priors: level, size, string."""
+    if len(data) < 4:
+        return
+    shipped = bundle.shipped_bundles()[data[0] % 2]
+    prior = bundle.load_bundle(shipped.path).prior.level(data[1] % LEVELS)
+    height, width = 1 + data[2] % 4, 1 + data[3] % 4
+    try:
+        symbols = prior.decode(data[4:], height, width)
+    except BkcError:
+        return
+    string, kept = prior.encode(symbols)
+    assert np.array_equal(kept, symbols)
+    assert np.array_equal(prior.decode(string, height, width), symbols)
+
+
+def metadata(data: bytes) -> None:
+    """ICC, EXIF and XMP sections of a file, down to the picture that they are written into.
+
+    The input says which format, whether the sections are given as they are or unpacked, and where
+    one ends.
+    """
+    if len(data) < METADATA.size:
+        return
+    which, raw, *lengths = METADATA.unpack_from(data)
+    extension, rest = list(FORMATS)[which % len(FORMATS)], data[METADATA.size :]
+    head = _FIXED.pack(MAGIC, 1, bytes(4)) + bytes([1, 1, 16, 0, 1, 0])
+    for kind, length in zip((0x82, 0x83, 0x84), (*lengths, len(data)), strict=True):
+        part, rest = rest[:length], rest[length:]
+        if part:
+            part = part if raw % 2 else b"\0" + part
+            head += bytes([kind]) + _varint(len(part)) + part
+    picture = Picture(np.zeros((2, 3, 3), np.uint8))
+    try:
+        parsed = container_from_bytes(_with_crc(head), LIMITS)
+        picture = replace(picture, icc=parsed.icc, exif=parsed.exif, xmp=parsed.xmp)
+        save_rows(rows_from_picture(picture), io.BytesIO(), extension)
+    except BkcError:
+        pass
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(0x80 | value & 0x7F)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def pillow(data: bytes) -> None:
+    """``Image.open`` through the plugin, and ``load`` where there are few pixels."""
+    for candidate in (data, _with_crc(data)):
+        try:
+            image = Image.open(io.BytesIO(candidate), formats=["BKC"])
+        except PILLOWS_OWN:
+            continue
+        if image.width * image.height <= FEW_PIXELS:
+            try:
+                image.load()
+            except BkcError:
+                continue
+
+
+def hostile_bundle(data: bytes) -> None:
+    """A bundle file: refused, or its prior works."""
+    try:
+        loaded = bundle._parse(Path("fuzzed.safetensors"), data)
+        loaded.prior.level(LEVELS - 1).decode(b"", 2, 2)
+    except BkcError:
+        pass
+
+
+def info(data: bytes) -> None:
+    """``bkcodec info``, with and without --verify, and what it prints."""
+    for candidate in (data, _with_crc(data)):
+        for verify in (False, True):
+            try:
+                values = inspection.info(candidate, verify)
+            except BkcError:
+                continue
+            text = inspection.text("\x1b[2J\n" + candidate[:8].decode("latin-1"), values)
+            assert all(line.isprintable() for line in text.splitlines())
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "container": container, "entropy": entropy, "metadata": metadata, "pillow": pillow,
+    "bundle": hostile_bundle, "info": info,
+}  # fmt: skip
+
+
+def run(name: str, data: bytes) -> None:
+    """One execution of a target; warnings of libraries on odd input are not findings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        TARGETS[name](data)
+
+
+assert bkcodec.pillow_plugin  # imported for what it registers
