@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -17,10 +18,12 @@ from bkcodec import __version__
 from bkcodec.bench.command import bench, plot
 from bkcodec.catalogue import models
 from bkcodec.config import Backbone, DecodeOptions, EncodeOptions, Limits
+from bkcodec.container import MAGIC
 from bkcodec.errors import BkcError, UsageError
 from bkcodec.files import IMAGE_SUFFIXES, STREAM, Job, is_directory, plan, printable, read_input
 from bkcodec.jobs import Report, WriteOptions, decode_file, encode_file, exit_code, run_all
 from bkcodec.options import byte_size, strip, tile
+from bkcodec.selftest import selftest
 from bkcodec.train.command import train
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ EXTENSION = ".bkc"
 FORMATS = ("png", "jpg", "webp", "ppm", "tiff")
 BY_SUFFIX = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp", ".ppm": "ppm",
              ".tif": "tiff", ".tiff": "tiff"}  # fmt: skip
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 
 def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -48,7 +51,7 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--tile", type=tile, metavar="auto|off|PX", default="auto", show_default=True,
                      help="Side of the tiles of big images."),
         click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True,
-                     help="Files at a time."),
+                     help="Files at a time, at most one a core."),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",
                      show_default=True, help="Where the networks run."),
         click.option("--unet", type=click.Choice(["auto", "own", "bk-sdm"]), default="auto",
@@ -216,7 +219,7 @@ def info(files: tuple[str, ...], **given: Any) -> None:
         raise UsageError("--model only matters with --verify")
 
     def describe(job: Job) -> Report:
-        data = read_input(job, inspection.NO_PIXEL_LIMIT.max_file_bytes + 1)
+        data = read_input(job, inspection.NO_PIXEL_LIMIT.max_file_bytes, MAGIC)
         if given["extract"]:
             inspection.extract(data, given["extract"], given["output"], given["force"])
         return Report(job, inspection.info(data, given["verify"], given["model"]))
@@ -243,7 +246,7 @@ def _info_job(name: str) -> Job:
     return Job(None if name == STREAM else Path(name), None)
 
 
-for command in (bench, models, plot, train):
+for command in (bench, models, plot, selftest, train):
     main.add_command(command)
 
 
@@ -304,8 +307,9 @@ def _run(jobs: list[Job], work: Callable[[Job], Report], g: _Given, verb: str) -
 
     if g["verbose"]:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    n_jobs = min(g["jobs"], len(jobs))
-    torch.set_num_threads(max(1, torch.get_num_threads() // n_jobs))
+    cores = torch.get_num_threads()
+    n_jobs = min(g["jobs"], len(jobs), cores)  # more would only wait for one another
+    torch.set_num_threads(cores // n_jobs)
     console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, markup=False)
     reports = []
     show = console.is_terminal and len(jobs) > 1
@@ -344,8 +348,13 @@ def _exit(reports: list[Report]) -> None:
         raise SystemExit(exit_code(errors[0]) if len(reports) == 1 else 1)
 
 
+def _terminate(*_: object) -> None:
+    sys.exit(TERMINATED)  # an exception, so that temporary files go
+
+
 def run() -> None:
     """Entry point of the ``bkcodec`` command."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         main(standalone_mode=False)
     except click.ClickException as error:

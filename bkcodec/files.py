@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from bkcodec.errors import BkcError, InputError, UsageError
+from bkcodec.errors import BkcError, FormatError, InputError, LimitError, UsageError
 
 STREAM = "-"
 IMAGE_SUFFIXES = frozenset(
@@ -143,30 +143,53 @@ def _check(jobs: list[Job], output: str | None) -> None:
         taken[target] = job.name
 
 
-def read_input(job: Job, limit: int = -1) -> bytes:
-    """The bytes of a job's input, at most ``limit`` of them (-1: all).
+def read_input(job: Job, limit: int, magic: bytes = b"") -> bytes:
+    """The bytes of a job's input.
+
+    Args:
+        job: whose input.
+        limit: bytes; one more and the input is refused.
+        magic: what it must begin with, or no more of it is read.
 
     Raises:
         InputError: unreadable, or empty.
+        FormatError: another beginning.
+        LimitError: too long.
     """
     try:
         if job.source is None:
-            data = sys.stdin.buffer.read(limit)
+            data = _read(sys.stdin.buffer, limit, magic)
         else:
             with job.source.open("rb") as file:
-                data = file.read(limit)
+                data = _read(file, limit, magic)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}") from error
     if not data:
         raise InputError("the input is empty")
+    if not data.startswith(magic):
+        raise FormatError("not a .bkc file (wrong magic bytes)")
+    if len(data) > limit:
+        raise LimitError(f"larger than the limit of {limit} bytes")
     return data
+
+
+def _read(file: BinaryIO, limit: int, magic: bytes) -> bytes:
+    start = file.read(len(magic))
+    return start + file.read(limit + 1 - len(start)) if start == magic else start
 
 
 Content = bytes | Callable[[BinaryIO], object]  # or what writes it into an open file
 
 
 def write_stream(content: Content) -> None:
-    """Write to standard output, once everything is there."""
+    """Write to standard output, once everything is there.
+
+    Raises:
+        UsageError: it is a terminal, which takes some bytes for commands.
+        BkcError: no room for a temporary file.
+    """
+    if sys.stdout.isatty():
+        raise UsageError("standard output is a terminal; redirect it to a file or a program")
     if not callable(content):
         sys.stdout.buffer.write(content)
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from bkcodec.bundle import find_bundle, find_fingerprint, load_bundle, shipped_b
 from bkcodec.config import Limits, level_to_quality
 from bkcodec.container import Container, container_from_bytes
 from bkcodec.errors import FormatError, InputError, UnsupportedError
-from bkcodec.files import STREAM, printable, write_whole
+from bkcodec.files import STREAM, printable, write_stream, write_whole
 
 NO_PIXEL_LIMIT = Limits(max_pixels=0)  # nothing is decoded, so nothing is allocated
 
@@ -66,7 +65,7 @@ def extract(data: bytes, kind: str, output: str, force: bool) -> None:
     if block is None:
         raise InputError(f"has no {kind} block")
     if output == STREAM:
-        sys.stdout.buffer.write(block)
+        write_stream(block)
     else:
         write_whole(Path(output), block, force)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bkcodec.config import DecodeOptions, EncodeOptions, Limits, level_to_quality
-from bkcodec.container import Container, container_from_bytes
+from bkcodec.container import MAGIC, Container, container_from_bytes
 from bkcodec.errors import BkcError, InputError, LimitError
 from bkcodec.files import (
     Content,
@@ -144,7 +144,7 @@ def _read_picture(
     def check(width: int, height: int) -> None:
         codec.check_memory(width, height, options.tile)
 
-    image = open_image(io.BytesIO(read_input(job)), limits, check)
+    image = open_image(io.BytesIO(read_input(job, limits.max_file_bytes)), limits, check)
     frames = n_frames(image)
     return picture_from_image(image), frames
 
@@ -156,7 +156,7 @@ def decode_file(job: Job, codec_of: Callable[[Container], Codec], options: Decod
         return Report(job, skipped=True)
     from bkcodec.imageio import save_rows
 
-    data = read_input(job, options.limits.max_file_bytes + 1)
+    data = read_input(job, options.limits.max_file_bytes, MAGIC)
     container = container_from_bytes(data, options.limits)
     codec = codec_of(container)
     started = time.perf_counter()

@@ -244,7 +244,7 @@ def test_an_unreadable_file(here: Path) -> None:
     code = (
         "import os; from pathlib import Path; from bkcodec.files import Job, read_input\n"
         "os.geteuid() or os.setuid(65534)\n"
-        "os.chdir('.'); read_input(Job(Path('one.png'), None))\n"
+        "os.chdir('.'); read_input(Job(Path('one.png'), None), 10**6)\n"
     )
     for folder in (here, *here.parents[:3]):
         os.chmod(folder, 0o755)

@@ -24,7 +24,7 @@ RUNGS = [
     {"analysis", "backbone", "inspection", "rate"},
     {"synthesis"},
     {"codec"},
-    {"jobs", "train", "pillow_plugin", "bench", "catalogue"},
+    {"jobs", "train", "pillow_plugin", "bench", "catalogue", "selftest"},
     {"cli"},
     {"__main__", "__init__"},
 ]

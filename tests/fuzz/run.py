@@ -1,4 +1,4 @@
-"""Fuzz a target: python -m tests.fuzz.run TARGET [libFuzzer's options] [CORPUS]... (needs atheris)."""
+"""Fuzz a target with atheris: python -m tests.fuzz.run TARGET [libFuzzer options] [CORPUS]..."""
 
 from __future__ import annotations
 

@@ -1,0 +1,169 @@
+"""``bkcodec selftest``: does this machine read and write the files that all others do?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bkcodec import __version__
+from bkcodec.bundle import shipped_bundles
+from bkcodec.errors import BkcError, UnsupportedError
+from bkcodec.inspection import info
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+LIBRARIES = ("torch", "numpy", "constriction", "diffusers", "safetensors", "pillow")
+# SHA-256 (its first 16 digits) of what lite makes of ``pattern()``, by quality.
+ENCODED = {"64024240": {20.0: "e3d55b9248fedd36", 50.0: "1c55e329f6c6b4e5",
+                        100.0: "4046e53f35365afa"}}  # fmt: skip
+_WORDS = {True: "ok", False: "WRONG", None: "other"}
+_HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at. ``good`` is None where a difference harms nobody."""
+
+    what: str
+    good: bool | None
+    note: str = ""
+
+
+def vectors_folder() -> Path:
+    """The golden files: inside an installed package, beside it in a checkout."""
+    inside = _HERE / "vectors"
+    return inside if inside.is_dir() else _HERE.parent / "formats" / "vectors"
+
+
+def environment() -> dict[str, str]:
+    """What a report about this machine should say."""
+    import torch
+
+    found = {"bkcodec": __version__, "python": platform.python_version(),
+             "system": platform.platform(), "processor": _processor()}  # fmt: skip
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "missing"
+    found["threads"] = str(torch.get_num_threads())
+    for index in range(torch.cuda.device_count()):
+        found[f"cuda:{index}"] = torch.cuda.get_device_name(index)
+    return found
+
+
+def _processor() -> str:
+    """Model and vector instructions."""
+    import torch
+
+    model = platform.processor() or platform.machine()
+    path = Path("/proc/cpuinfo")
+    if path.is_file():
+        lines = [line.partition(":") for line in path.read_text("utf-8", "replace").splitlines()]
+        model = next((value.strip() for key, _, value in lines if key.startswith("model name")),
+                     model)  # fmt: skip
+    return f"{model} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def devices() -> list[str]:
+    """Where networks can run here, the CPU first."""
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(),
+             "mps": torch.backends.mps.is_available()}  # fmt: skip
+    return [name for name, available in there.items() if available]
+
+
+def pattern() -> Image.Image:
+    """A picture from integer arithmetic: the same everywhere."""
+    import numpy as np
+    from PIL import Image
+
+    y, x = np.mgrid[:192, :256]
+    planes = (3 * x + 2 * y, x * y // 7, 200 * ((x // 16 + y // 16) % 2) + (x ^ y) % 56)
+    return Image.fromarray(np.stack(planes, axis=2).astype(np.uint8))
+
+
+def checks(names: list[str]) -> Iterator[Check]:
+    """Symbols of all golden files, pixels and encoded bytes on each device."""
+    yield from _symbols()
+    for device in names:
+        yield from _device(device)
+
+
+def _symbols() -> Iterator[Check]:
+    paths = sorted(vectors_folder().glob("*.bkc"))
+    if not paths:
+        raise UnsupportedError("no golden files in this installation. Reinstall bkcodec.")
+    for path in paths:
+        expected = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        try:
+            found = info(path.read_bytes(), verify=True)
+        except BkcError as error:
+            yield Check(f"symbols of {path.stem}", False, str(error))
+            continue
+        differing = [key for key, value in expected.items() if found[key] != value]
+        note = f"differing: {', '.join(differing)}" if differing else ""
+        yield Check(f"symbols of {path.stem}", not differing, note)
+
+
+def _device(device: str) -> Iterator[Check]:
+    import numpy as np
+
+    from bkcodec.codec import Codec
+    from bkcodec.config import EncodeOptions
+
+    lite = shipped_bundles()[0]
+    codec, reference = Codec(lite.name, device), Codec(lite.name, "cpu")
+    for quality, wanted in ENCODED[lite.fingerprint].items():
+        data = codec.encode(pattern(), EncodeOptions(quality=quality))
+        found = hashlib.sha256(data).hexdigest()[:16]
+        # Another encoder's bytes are as good, as long as everyone decodes them.
+        note = "" if found == wanted else f"another file than elsewhere ({found}), which decodes"
+        yield Check(f"encoding on {device}, quality {quality:g}", found == wanted or None, note)
+        far = np.abs(
+            np.asarray(codec.decode(data), np.int16) - np.asarray(reference.decode(data), np.int16)
+        ).max()
+        yield Check(f"pixels on {device}, quality {quality:g}", bool(far <= 1),
+                    f"at most {far} of 255 from the CPU's")  # fmt: skip
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--device", "names", multiple=True, type=click.Choice(["cpu", "cuda", "mps"]),
+              help="Where the networks run.  [default: all that are here]")  # fmt: skip
+def selftest(as_json: bool, names: tuple[str, ...]) -> None:
+    """Decode the golden files, compare with what all machines get, print the verdict."""
+    here = environment()
+    found = list(checks(list(names) or devices()))
+    good = all(check.good is not False for check in found)
+    if as_json:
+        click.echo(json.dumps({"passed": good, "environment": here,
+                               "checks": [asdict(check) for check in found]}))  # fmt: skip
+    else:
+        for key, value in here.items():
+            click.echo(f"{key:<14} {value}")
+        click.echo()
+        for check in found:
+            click.echo(f"{_WORDS[check.good]:<8} {check.what:<34} {check.note}".rstrip())
+        click.echo(f"\n{'passed' if good else 'FAILED'}: {_verdict(found)}")
+    if not good:
+        raise SystemExit(1)
+
+
+def _verdict(found: list[Check]) -> str:
+    wrong, other = (sum(check.good is state for check in found) for state in (False, None))
+    if wrong:
+        return f"{wrong} of {len(found)} checks; please report this output"
+    if other:
+        return "this machine reads all files; what it encodes differs from elsewhere, validly"
+    return f"{len(found)} checks; this machine reads and writes the same files as all others"
