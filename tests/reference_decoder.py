@@ -6,8 +6,7 @@ not looked at: it does not touch the symbols.
 
     python tests/reference_decoder.py FILE.bkc... --bundle BUNDLE.safetensors...
 
-prints the SHA-256 of the symbols of each file (int16, little-endian, channel by channel, row by
-row) and its name.
+prints the SHA-256 of the symbols (int16, channel by channel, row by row) and the name of each file.
 """
 
 import argparse
@@ -22,8 +21,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-MIN_BYTES = 17  # a file without sections
-MAX_PIXELS = 1 << 28
 LEVELS = 201
 MAX_SYMBOL = 32767
 Z = 0x01  # the type of section z
@@ -36,7 +33,7 @@ Cells = tuple[np.ndarray, np.ndarray]  # rows and columns
 Shape = tuple[int, int]  # of z
 
 
-def require(condition: bool, problem: str) -> None:
+def require(condition: bool | np.bool_, problem: str) -> None:
     if not condition:
         raise ValueError(problem)
 
@@ -67,13 +64,10 @@ class Reader:
         self.at += count
         return self.data[self.at - count : self.at]
 
-    def byte(self) -> int:
-        return self.take(1)[0]
-
     def varint(self) -> int:
         value = 0
         for index in range(5):
-            byte = self.byte()
+            byte = self.take(1)[0]
             value |= (byte & 0x7F) << (7 * index)
             if byte < 0x80:
                 require(byte > 0 or index == 0, "varint not in its shortest form")
@@ -86,26 +80,22 @@ def parse(data: bytes) -> File:
     """Reads the container of a file; ValueError if it is not a valid one of version 1."""
     require(data[:4] == b"\x8bBKC", "no .bkc file")
     require(data[4:5] == b"\x01", "unknown version")
-    require(len(data) >= MIN_BYTES, "truncated")
+    require(len(data) >= 17, "truncated")
     body, crc = data[:-4], int.from_bytes(data[-4:], "little")
     require(zlib.crc32(body) == crc, "wrong CRC")
     reader = Reader(body)
     fingerprint = reader.take(9)[5:]
-    width, height, stride, level = reader.varint(), reader.varint(), reader.byte(), reader.byte()
+    width, height = reader.varint(), reader.varint()
+    stride, level = reader.take(2)
     require(width > 0 and height > 0 and stride > 0 and level < LEVELS, "field out of range")
-    require(width * height <= MAX_PIXELS, "too many pixels")
-    return File(fingerprint, width, height, stride, level, read_sections(reader))
-
-
-def read_sections(reader: Reader) -> dict[int, bytes]:
     sections: dict[int, bytes] = {}
     while reader.at < len(reader.data):
-        kind = reader.byte()
+        kind = reader.take(1)[0]
         require(kind == Z or kind >= 0x80, f"unknown critical section {kind:#04x}")
         require(kind not in sections, f"section {kind:#04x} occurs twice")
         sections[kind] = reader.take(reader.varint())
     require(Z in sections, "no section z")
-    return sections
+    return File(fingerprint, width, height, stride, level, sections)
 
 
 def read_bundle(path: Path) -> Arrays:
@@ -118,7 +108,7 @@ def read_bundle(path: Path) -> Arrays:
             begin, end = entry["data_offsets"]
             values = np.frombuffer(data[start + begin : start + end], DTYPES[entry["dtype"]])
             arrays[name] = values.reshape(entry["shape"])
-    if has_context(arrays):
+    if "prior.order" in arrays:
         check_context(arrays)
     return arrays
 
@@ -132,10 +122,6 @@ def fingerprint(arrays: Arrays, stride: int) -> bytes:
         digest.update(b"".join(size.to_bytes(4, "little") for size in values.shape))
         digest.update(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
     return digest.digest()[:4]
-
-
-def has_context(arrays: Arrays) -> bool:
-    return any(name.startswith("prior.") for name in arrays)
 
 
 def networks(arrays: Arrays) -> Iterator[tuple[int, int, slice]]:
@@ -152,24 +138,22 @@ def check_context(arrays: Arrays) -> None:
     require(not low[lengths == 1].any(), "a table of one residual that is not 0")
     first, count = arrays["prior.excess.low"].item(), arrays["prior.excess.lengths"].item()
     require(first >= 0 and first + count <= 18, "an excess of too many bits")
-    require(int(arrays["prior.excess.weights"].max()) <= 46340, "a weight of excess too large")
-    require(int(arrays["prior.magnitude"].max()) <= 127, "a feature too large")
-    for group, phase, _ in networks(arrays):
-        if group > 0 or phase > 0:
-            check_network(arrays, group, phase)
+    require(arrays["prior.excess.weights"].max() <= 46340, "a weight of excess too large")
+    require(arrays["prior.magnitude"].max() <= 127, "a feature too large")
+    for group, phase, _ in list(networks(arrays))[1:]:
+        check_network(arrays, group, phase)
 
 
 def check_network(arrays: Arrays, group: int, phase: int) -> None:
-    for layer in (1, 2, 3):
+    for layer, peak in ((1, 127), (2, 2047), (3, 2047)):
         name = f"prior.{group}.{phase}.{layer}"
         total = np.abs(arrays[f"{name}.weight"].astype(np.int64)).sum(0)
         if layer == 1 and group > 0:
             total += np.abs(arrays[f"prior.{group}.shared"].astype(np.int64)).sum(0)
         shift = arrays[f"{name}.shift"].astype(np.int64)
-        require(bool(((shift >= 1) & (shift <= 23)).all()), "wrong shift")
+        require(shift.min() >= 1 and shift.max() <= 23, "wrong shift")
         constant = np.abs(arrays[f"{name}.bias"] + (1 << (shift - 1)))
-        peak = 127 if layer == 1 else 2047
-        require(int((constant + peak * total).max()) < 1 << 24, "sums too large")
+        require((constant + peak * total).max() < 1 << 24, "sums too large")
 
 
 class Table(NamedTuple):
@@ -178,7 +162,7 @@ class Table(NamedTuple):
 
 
 class Grid:
-    """The tables of a grid by their index, worked out when they are first used."""
+    """The tables of a grid by their index, worked out on first use."""
 
     def __init__(self, arrays: Arrays, name: str) -> None:
         self.lengths = arrays[f"{name}.lengths"].ravel().tolist()
@@ -249,8 +233,6 @@ class RangeDecoder:
         return table.low + k
 
     def bits(self, count: int) -> int:
-        if count == 0:
-            return 0
         k = self.quantile() >> (24 - count)
         self.advance(k << (24 - count), (k + 1) << (24 - count))
         return k
@@ -258,7 +240,7 @@ class RangeDecoder:
     def finish(self) -> None:
         require(self.next >= len(self.words), "words left over")
         rest = (self.point - self.lower) & self.MASK
-        require(not self.coded or rest < (1 << 33) - 1, "not the shortest payload")
+        require(not self.coded or rest < (1 << 33) - 1, "no end that an encoder writes")
 
 
 def int64_dot(x: Integers, weights: np.ndarray) -> np.ndarray:
@@ -274,24 +256,22 @@ def decode_symbols(
     payload: bytes, level: int, height: int, width: int, arrays: Arrays, dot: Dot = int64_dot
 ) -> np.ndarray:
     """Decodes the symbols of z, int64 [C, height, width]; ValueError if the payload is refused."""
-    decoder = RangeDecoder(payload)
-    if has_context(arrays):
+    decoder, shape = RangeDecoder(payload), (height, width)
+    if "prior.order" in arrays:
         max_excesses = 16 * (len(payload) + 8)
-        z = ContextDecoder(decoder, level, (height, width), arrays).decode(max_excesses, dot)
+        z = ContextDecoder(decoder, level, shape, arrays).decode(max_excesses, dot)
     else:
-        z = decode_factorized(decoder, level, (height, width), arrays)
+        tables = tables_of_level(arrays, level)
+        symbols = [decoder.symbol(table) for table in tables for _ in range(height * width)]
+        z = np.array(symbols, np.int64).reshape(-1, *shape)
     decoder.finish()
-    require(int(np.abs(z).max()) <= MAX_SYMBOL, "symbol out of range")
+    require(np.abs(z).max() <= MAX_SYMBOL, "symbol out of range")
     return z
 
 
-def decode_factorized(
-    decoder: RangeDecoder, level: int, shape: Shape, arrays: Arrays
-) -> np.ndarray:
-    grid, channels = Grid(arrays, "tables"), arrays["tables.lengths"].shape[1]
-    tables = [grid[level * channels + channel] for channel in range(channels)]
-    symbols = [decoder.symbol(table) for table in tables for _ in range(shape[0] * shape[1])]
-    return np.array(symbols, np.int64).reshape(channels, *shape)
+def tables_of_level(arrays: Arrays, level: int) -> list[Table]:
+    grid, columns = Grid(arrays, "tables"), arrays["tables.lengths"].shape[1]
+    return [grid[level * columns + column] for column in range(columns)]
 
 
 def phase_cells(phases: int, phase: int, shape: Shape) -> Cells:
@@ -302,8 +282,6 @@ def phase_cells(phases: int, phase: int, shape: Shape) -> Cells:
 
 
 class Layer:
-    """A layer of a network at a level."""
-
     def __init__(self, arrays: Arrays, name: str, level: int) -> None:
         self.weight = arrays[f"{name}.weight"].astype(np.int64)
         self.shift = arrays[f"{name}.shift"].astype(np.int64)
@@ -321,20 +299,20 @@ class ContextDecoder:
         self.mean_gain = arrays["prior.mean_gain"][level].astype(np.int64)
         self.magnitude = arrays["prior.magnitude"].astype(np.int64)
         self.z = np.zeros((len(self.gain), *shape), np.int64)
-        padded = (shape[0] + 2, shape[1] + 2, len(self.gain), 2)
-        self.features = np.zeros(padded, np.int64)
+        self.features = np.zeros((shape[0] + 2, shape[1] + 2, len(self.gain), 2), np.int64)
 
     def decode(self, max_excesses: int, dot: Dot) -> np.ndarray:
         self.excesses_left = max_excesses
         is_coded = self.arrays["prior.coded"][self.level] != 0
         for group, phase, own in networks(self.arrays):
-            phases = int(self.arrays["prior.phases"][group])
-            cells = phase_cells(phases, phase, self.z.shape[1:])
+            cells = phase_cells(self.arrays["prior.phases"][group], phase, self.z.shape[1:])
             coded = own.start + np.flatnonzero(is_coded[own])
             if not coded.size or not cells[0].size:
                 continue
             if group == phase == 0:
-                symbols = self.first_phase(coded, len(cells[0]))
+                tables = tables_of_level(self.arrays, self.level)
+                planes = [[self.decoder.symbol(tables[i]) for _ in cells[0]] for i in coded]
+                symbols = np.array(planes, np.int64).T
             else:
                 out = self.network(group, phase, own, cells, dot)
                 symbols = self.phase(out[:, :, coded - own.start], self.mean_gain[coded])
@@ -343,16 +321,10 @@ class ContextDecoder:
         z[self.arrays["prior.order"]] = self.z
         return z
 
-    def first_phase(self, coded: np.ndarray, cells: int) -> np.ndarray:
-        grid, columns = Grid(self.arrays, "tables"), self.arrays["tables.lengths"].shape[1]
-        tables = [grid[self.level * columns + position] for position in coded.tolist()]
-        symbols = [[self.decoder.symbol(table) for _ in range(cells)] for table in tables]
-        return np.array(symbols, np.int64).T
-
     def network(self, group: int, phase: int, own: slice, cells: Cells, dot: Dot) -> np.ndarray:
         """Means and scales: [cells, 2, positions of the group]."""
-        name = f"prior.{group}.{phase}"
-        one, two, three = (Layer(self.arrays, f"{name}.{i}", self.level) for i in (1, 2, 3))
+        names = (f"prior.{group}.{phase}.{layer}" for layer in (1, 2, 3))
+        one, two, three = (Layer(self.arrays, name, self.level) for name in names)
         shared = self.arrays[f"prior.{group}.shared"].astype(np.int64) if group else None
         outputs = []
         for row, column in zip(*cells, strict=True):
@@ -369,8 +341,8 @@ class ContextDecoder:
 
     def phase(self, out: np.ndarray, mean_gain: np.ndarray) -> np.ndarray:
         """Decodes the symbols [cells, coded positions] whose means and scales are ``out``."""
-        limit = 16 * MAX_SYMBOL
-        mean = np.clip((out[:, 0] * mean_gain + (1 << 11)) >> 12, -limit, limit)
+        mean = (out[:, 0] * mean_gain + (1 << 11)) >> 12
+        mean = np.clip(mean, -16 * MAX_SYMBOL, 16 * MAX_SYMBOL)
         scale = np.clip(out[:, 1], 0, self.scales - 1)
         centre = (mean + 8) >> 4
         fraction = np.where(scale < self.fine, mean - 16 * centre + 8, 8)
@@ -379,21 +351,19 @@ class ContextDecoder:
         tables = [self.rows[i] for i in index[order].tolist()]
         residuals = [self.decoder.symbol(table) for table in tables]
         for at, table in enumerate(tables):
-            residuals[at] += self.read_excess(residuals[at], table)
+            residuals[at] += self.signed_excess(residuals[at], table)
         symbols = centre.ravel()
-        symbols[order] += np.array(residuals, np.int64)
-        require(int(np.abs(symbols).max()) <= MAX_SYMBOL, "symbol out of range")
+        symbols[order] += np.array(residuals)
         return symbols.reshape(mean.shape)
 
-    def read_excess(self, residual: int, table: Table) -> int:
-        """What to add to a residual."""
+    def signed_excess(self, residual: int, table: Table) -> int:
         last = len(table.left) - 2
         if last == 0 or residual - table.low not in (0, last):
             return 0
         require(self.excesses_left > 0, "too many excesses")
         self.excesses_left -= 1
         count = self.decoder.symbol(self.excess)
-        excess = (1 << count) + self.decoder.bits(count) - 1
+        excess = (1 << count) - 1 + (self.decoder.bits(count) if count else 0)
         return excess if residual > table.low else -excess
 
     def store(self, symbols: np.ndarray, coded: np.ndarray, cells: Cells) -> None:
@@ -416,14 +386,13 @@ def symbols_sha256(data: bytes, bundles: dict[bytes, Arrays]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE.bkc")
+    parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--bundle", action="append", required=True, type=Path)
     options = parser.parse_args()
     loaded = [read_bundle(path) for path in options.bundle]
     for path in options.files:
         data = path.read_bytes()
-        stride = parse(data).stride
-        bundles = {fingerprint(arrays, stride): arrays for arrays in loaded}
+        bundles = {fingerprint(arrays, parse(data).stride): arrays for arrays in loaded}
         print(symbols_sha256(data, bundles), "", path.name, flush=True)
 
 
