@@ -35,8 +35,10 @@ def fault(folder: Path, count: int = 50) -> str:
         while orphans(source) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert not orphans(source)
-    return (f"{count} runs, {killed} killed while running: each went on with --resume to "
-            f"the same {len(expected)} cells ({kept} finished ones kept); no worker left behind")  # fmt: skip
+    return (
+        f"{count} runs, {killed} killed while running: each went on with --resume to the same "
+        f"{len(expected)} cells ({kept} finished ones kept); no worker left behind"
+    )
 
 
 def cells(out: Path) -> set[tuple[str, float, str]]:

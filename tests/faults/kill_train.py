@@ -47,5 +47,7 @@ def fault(folder: Path, count: int = 50) -> str:
         assert code == 0, err
         assert (out / f"checkpoint_{STEPS:07}.safetensors").is_file()
     left = len(leftovers(out))
-    return (f"{count} runs, {killed} killed while running: checkpoints whole, {resumed} "
-            f"resumed to the end, the others had none yet; {left} temporary files left")  # fmt: skip
+    return (
+        f"{count} runs, {killed} killed while running: all checkpoints whole, {resumed} resumed "
+        f"to the end, the others had none yet; {left} temporary files left"
+    )
