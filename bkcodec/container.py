@@ -18,7 +18,7 @@ shortest form, at most 2^31 - 1.
 
 A section is a type byte, a varint length and a payload of that length. Types from 0x80 on are
 ancillary: a reader that does not know one skips it. An unknown type below 0x80 is critical and the
-file is refused. No type occurs twice. Section z is always there.
+file is refused. No type occurs twice, known or not. Section z is always there.
 
 | type | name   | payload                                                                       |
 |------|--------|-------------------------------------------------------------------------------|

@@ -77,6 +77,7 @@ class RangeDecoder:
                 f"the z section has {len(data)} bytes, not a multiple of {WORD_BYTES}"
             )
         words = np.frombuffer(data, dtype="<u4").astype(np.uint32)
+        self._is_untouched = bool(len(words))  # there are words, and nothing was decoded of them
         self._coder = constriction.stream.queue.RangeDecoder(words)
 
     def read(self, table: Table, n: int) -> NDArray[np.int32]:
@@ -92,10 +93,11 @@ class RangeDecoder:
 
     def finish(self) -> None:
         """Refuse a string that goes on."""
-        if not self._coder.maybe_exhausted():
+        if self._is_untouched or not self._coder.maybe_exhausted():
             raise FormatError("the z section goes on after its last symbol")
 
     def _decode(self, *arguments: Any) -> Any:
+        self._is_untouched = False
         try:
             return self._coder.decode(*arguments)
         except (AssertionError, ValueError) as error:

@@ -6,9 +6,9 @@ import subprocess
 import sys
 import time
 
-import independent_reader
 import numpy as np
 import pytest
+import reference_decoder
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -149,8 +149,8 @@ def test_plain_python_integers_agree(prior: ContextPrior) -> None:
     symbols = symbols_at(120, height=4, width=5)
     symbols[3, 1, 1] = 500
     data, coded = prior.level(120).encode(symbols)
-    for dot in (independent_reader.plain_dot, independent_reader.int64_dot):
-        read = independent_reader.symbols_of(data, 120, 4, 5, prior.bundled(), dot)
+    for dot in (reference_decoder.plain_dot, reference_decoder.int64_dot):
+        read = reference_decoder.decode_symbols(data, 120, 4, 5, prior.bundled(), dot)
         assert np.array_equal(read, coded)
 
 

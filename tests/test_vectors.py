@@ -14,13 +14,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import independent_reader
 import pytest
+import reference_decoder
 from conftest import ROOT
 from diffusers_models import save_tiny_vae
 
 import bkcodec
-from bkcodec.bundle import find_fingerprint, load_bundle, shipped_bundles
+from bkcodec.bundle import load_bundle, shipped_bundles
 from bkcodec.errors import BkcError
 
 VECTORS = sorted((ROOT / "formats" / "vectors").glob("*.bkc"))
@@ -70,9 +70,59 @@ def test_an_independent_reader(path: Path, kaitai: ModuleType) -> None:
         assert lengths["z"] == expected["z_bytes"]
         names = {name for name in ("alpha", "icc", "exif", "xmp") if expected[f"{name}_bytes"]}
         assert names == set(lengths) & {"alpha", "icc", "exif", "xmp"}
-        bundle = find_fingerprint(bytes.fromhex(expected["fingerprint"]))
-        tables = independent_reader.read_safetensors(bundle)
-        assert independent_reader.sha256_of_symbols(parsed, tables) == expected["symbols_sha256"]
+
+
+@pytest.fixture(scope="session")
+def bundles() -> dict[bytes, dict[str, Any]]:
+    """As the reference decoder reads them."""
+    read = {b.fingerprint: reference_decoder.read_bundle(b.path) for b in shipped_bundles()}
+    return {bytes.fromhex(mark): arrays for mark, arrays in read.items()}
+
+
+@pytest.mark.parametrize("path", VECTORS, ids=lambda p: p.stem)
+def test_a_decoder_written_from_the_specification(
+    path: Path, bundles: dict[bytes, dict[str, Any]]
+) -> None:
+    found = reference_decoder.symbols_sha256(path.read_bytes(), bundles)
+    assert found == recorded(path)["symbols_sha256"]
+
+
+def test_that_decoder_has_nothing_of_ours() -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import reference_decoder\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    command = [sys.executable, "-c", code, str(ROOT / "tests")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not {"bkcodec", "constriction", "torch", "safetensors"} & set(done.stdout.split())
+
+
+def same_verdict(data: bytes, bundles: dict[bytes, dict[str, Any]]) -> bool:
+    """Both decoders refuse a file or find the same symbols; whether they found some."""
+    try:
+        ours = bkcodec.info(data, verify=True)["symbols_sha256"]
+    except BkcError:
+        ours = None
+    try:
+        theirs = reference_decoder.symbols_sha256(data, bundles)
+    except ValueError:
+        theirs = None
+    assert ours == theirs
+    return ours is not None
+
+
+@pytest.mark.parametrize("name", ["pixel-q50", "strip-q80", "noise-q100"])
+def test_both_decoders_refuse_the_same_files(
+    name: str, bundles: dict[bytes, dict[str, Any]]
+) -> None:
+    data = (ROOT / "formats" / "vectors" / f"{name}.bkc").read_bytes()
+    rng, accepted = random.Random(name), 0
+    for _ in range(60):
+        broken = bytearray(data)
+        broken[rng.randrange(14, len(data) - 4)] ^= 1 << rng.randrange(8)
+        broken[-4:] = struct.pack("<I", zlib.crc32(bytes(broken[:-4])))
+        accepted += same_verdict(bytes(broken), bundles)
+    assert accepted < 60
 
 
 @pytest.mark.parametrize("path", VECTORS, ids=lambda p: p.stem)
