@@ -149,7 +149,8 @@ def load_bundle(path: Path) -> Bundle:
     except OSError as error:
         raise UnsupportedError(f"{path}: cannot be read ({error.strerror})") from error
     for shipped in shipped_bundles():
-        if shipped.path == path and hashlib.sha256(data).hexdigest() != shipped.sha256:
+        is_it = shipped.path.resolve() == path.resolve()
+        if is_it and hashlib.sha256(data).hexdigest() != shipped.sha256:
             raise UnsupportedError(
                 f"{path}: damaged (its SHA-256 is not the manifest's). Reinstall."
             )

@@ -68,9 +68,7 @@ def main() -> None:
         return
     photos, folder = Path(sys.argv[1]), Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
-    print(
-        "| size | megapixels | bytes | encode | peak | decode | peak |\n|---|---|---|---|---|---|---|"
-    )
+    print("| size | megapixels | bytes | encode | peak | decode | peak |\n" + 7 * "|---" + "|")
     program = ("-m", "bkcodec")
     for width, height in SIZES:
         photo, file, out = (folder / f"{width}.{kind}" for kind in ("png", "bkc", "out.png"))

@@ -1,0 +1,128 @@
+"""Tiles give the picture of one piece; what is too large for the memory is refused first."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bkcodec import DecodeOptions, EncodeOptions, memory
+from bkcodec.codec import Codec
+from bkcodec.config import Limits
+from bkcodec.errors import LimitError
+from bkcodec.imageio import open_image
+from bkcodec.models.latent import LatentUNet
+from bkcodec.models.unet import DenoisingUNet
+from bkcodec.models.windows import by_windows
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("tile", [64, 160, 208])
+def test_tiles_are_one_piece(codec: Codec, lake: Image.Image, tile: int, steps: int) -> None:
+    data = codec.encode(lake, EncodeOptions(tile=0))
+    assert codec.encode(lake, EncodeOptions(tile=tile)) == data
+    whole, tiled = (
+        np.asarray(codec.decode(data, DecodeOptions(tile=side, steps=steps)), np.int16)
+        for side in (0, tile)
+    )
+    assert np.abs(whole - tiled).max() <= 1
+
+
+@pytest.mark.parametrize("network", [DenoisingUNet(6, 8), LatentUNet(8)], ids=["own", "sd"])
+@pytest.mark.parametrize("texture", [False, True])
+def test_a_u_net_sees_no_further_than_its_reach(network: torch.nn.Module, texture: bool) -> None:
+    torch.manual_seed(0)
+    for parameter in network.parameters():  # no branch is zero any more
+        torch.nn.init.normal_(parameter, std=0.3)
+    channels = 6 if isinstance(network, DenoisingUNet) else 4
+    maps = tuple(torch.randn(1, channels, 96, 140) for _ in range(3))
+    t, embedding = torch.tensor([300.0]), torch.randn(1, 64)
+
+    def run(*parts: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (network(*parts, t, embedding, texture),)
+
+    with torch.no_grad():
+        whole, tiled = run(*maps)[0], by_windows(run, maps, 20, network.reach, network.align)[0]
+        short = by_windows(run, maps, 20, network.reach // 4, network.align)[0]
+    scale = whole.abs().mean()
+    assert (whole - tiled).abs().max() < 5e-4 * scale < (whole - short).abs().max()
+
+
+def test_what_needs_more_memory_than_there_is(
+    codec: Codec, lake: Image.Image, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    data = codec.encode(lake)
+    monkeypatch.setattr(memory, "available", lambda: 10**6)
+    for work in (lambda: codec.encode(lake), lambda: codec.decode(data)):
+        with pytest.raises(LimitError, match=r"needs about 0\.\d GB of memory, 0\.0 GB are free"):
+            work()
+    lake.save(tmp_path / "lake.png")
+    (tmp_path / "lake.bkc").write_bytes(data)
+    for command in ("encode", "decode"):
+        source = tmp_path / ("lake.png" if command == "encode" else "lake.bkc")
+        assert run(command, source, "-o", tmp_path / "out.png") == 6
+        assert "GB of memory" in capsys.readouterr().err
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_memory_is_checked_before_pixels_are_decoded(lake: Image.Image) -> None:
+    out = io.BytesIO()
+    lake.save(out, "PNG")
+    torn = io.BytesIO(out.getvalue()[:2000])  # decoding it would fail
+
+    def refuse(width: int, height: int) -> None:
+        raise LimitError(f"{width} x {height}")
+
+    with pytest.raises(LimitError, match="768 x 512"):
+        open_image(torn, check=refuse)
+
+
+def test_estimates_grow_with_the_work() -> None:
+    symbols, pixels = 224 * 4000, 1024 * 1000
+    small = memory.estimate(symbols, pixels, 0, 1, False)
+    assert memory.estimate(100 * symbols, 100 * pixels, 1536**2, 1, False) < 100 * small
+    assert memory.estimate(symbols, pixels, 0, 4, False) > small
+    assert memory.estimate(symbols, pixels, 0, 0, False) > memory.estimate(
+        symbols, pixels, 0, 0, True
+    )
+
+
+def test_limits_of_the_system_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    free = memory.available()
+    assert free > 10**8
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("5000\n")
+    assert memory._cgroup_left() == []
+    (tmp_path / "memory.max").write_text("9000\n")
+    assert memory.available() == 4000
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1, 1))
+    assert memory.available() == 0
+
+
+def test_pixel_limits_of_the_command_line(
+    run: Callable[..., int], lake: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = tmp_path / "lake.png"
+    lake.save(photo)
+    assert run("encode", photo, "--max-pixels", 1000) == 6
+    assert "the limit is 1000. Raise it with --max-pixels" in capsys.readouterr().err
+    assert run("encode", photo, "--max-pixels", 0) == 0
+
+
+def test_pillows_limit_does_not_matter_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.BytesIO()
+    Image.new("1", (3000, 3000)).save(out, "PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert open_image(io.BytesIO(out.getvalue())).size == (3000, 3000)
+    assert Image.MAX_IMAGE_PIXELS == 100
+    with pytest.raises(LimitError):
+        open_image(io.BytesIO(out.getvalue()), Limits(max_pixels=100))

@@ -1,0 +1,48 @@
+"""``bkcodec selftest``: passes here, and says so where something is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bkcodec import selftest
+
+Run = Callable[..., int]
+
+
+def test_this_machine_passes(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("selftest", "--device", "cpu") == 0
+    out = capsys.readouterr().out
+    assert "passed: 20 checks; this machine reads and writes the same files as all others" in out
+    assert "torch" in out and "WRONG" not in out
+
+
+def test_another_encoder_is_no_failure(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selftest, "ENCODED", {"64024240": {50.0: "0" * 16}})
+    assert run("selftest", "--device", "cpu", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["passed"] and {check["good"] for check in found["checks"]} == {True, None}
+    assert run("selftest", "--device", "cpu") == 0
+    assert "what it encodes differs from elsewhere, validly" in capsys.readouterr().out
+
+
+def test_wrong_symbols_and_damaged_files_are_failures(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("lake-q0", "pixel-q50"):
+        for suffix in (".bkc", ".json"):
+            shutil.copy((selftest.vectors_folder() / name).with_suffix(suffix), tmp_path)
+    (tmp_path / "lake-q0.json").write_text('{"width": 768, "symbols_sha256": "other"}')
+    (tmp_path / "pixel-q50.bkc").write_bytes(b"damaged")
+    monkeypatch.setattr(selftest, "vectors_folder", lambda: tmp_path)
+    assert run("selftest") == 1
+    out = capsys.readouterr().out
+    assert "FAILED: 2 of" in out and "differing: symbols_sha256" in out and "not a .bkc" in out
+    monkeypatch.setattr(selftest, "vectors_folder", lambda: tmp_path / "nothing")
+    assert run("selftest") == 5
