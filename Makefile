@@ -10,12 +10,12 @@ DEMO := demo-out
 KAITAI := .cache/ksc/node_modules/kaitai-struct-compiler
 
 .PHONY: help demo test test-slow check format vectors sample train-lite export-lite texture-lite \
-	train-bk-sdm kodak kodak-bk-sdm benchmark clean
+	train-bk-sdm kodak kodak-bk-sdm benchmark fuzz attacks faults audit clean
 
 help:
 	@sed -n 's/^# //p' Makefile
 	@echo "also: test-slow check format vectors sample train-lite export-lite texture-lite" \
-		"train-bk-sdm kodak kodak-bk-sdm benchmark clean"
+		"train-bk-sdm kodak kodak-bk-sdm benchmark fuzz attacks faults audit clean"
 
 $(VENV)/.core: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -107,6 +107,30 @@ train-bk-sdm: $(VENV)/.dev
 kodak-bk-sdm: $(VENV)/.dev
 	$(BIN)/python scripts/bk_sdm_figures.py measure $(PHOTOS) $(VAE) $(LPIPS) runs/bk-sdm-kodak
 	$(BIN)/python scripts/bk_sdm_figures.py table runs/bk-sdm-kodak
+
+# All fuzz targets, each for so long; FUZZ=-runs=400000 for so often. What breaks one is kept in
+# .cache/fuzz; its input belongs into tests/fuzz/corpus, with the fix.
+FUZZ ?= -max_total_time=10
+fuzz: $(VENV)/.dev
+	$(PIP) --editable '.[fuzz]'
+	for target in bundle container entropy info metadata pillow; do \
+		mkdir -p .cache/fuzz/$$target && \
+		$(BIN)/python -m tests.fuzz.run $$target $(FUZZ) -max_len=20000 -timeout=20 \
+			-rss_limit_mb=4096 -print_final_stats=1 -artifact_prefix=.cache/fuzz/$$target- \
+			.cache/fuzz/$$target tests/fuzz/corpus/$$target || exit 1; \
+	done
+
+# Attempts of abuse and accidents, with what came of them; docs/reliability.md has the table.
+attacks: $(VENV)/.core
+	$(BIN)/python -m tests.attacks
+
+faults: $(VENV)/.dev
+	$(BIN)/python -m tests.faults
+
+# Known vulnerabilities of everything that is installed; asks PyPI.
+audit: $(VENV)/.dev
+	$(PIP) pip-audit
+	$(BIN)/python -m pip_audit --local --skip-editable
 
 # The figures of docs/lite.md: make kodak PHOTOS=folder
 kodak: $(VENV)/.dev

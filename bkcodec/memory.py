@@ -9,8 +9,8 @@ from bkcodec.errors import LimitError
 from bkcodec.tiling import AUTO_PIXELS
 
 # Bytes at the peak, measured with lite on a CPU (scripts/huge.py) and rounded up.
-_TILE_PIXEL = 130  # a pixel that the networks see at once
-_SYMBOL = 8  # a symbol while it is coded
+_TILE_PIXEL = 110  # a pixel that the networks see at once
+_SYMBOL = 10  # a symbol while it is coded
 _Z = 4  # a symbol before rounding
 _Y_HAT = 36  # a value of y_hat and what a chain of several steps needs beside it
 _PIXEL = 3  # of the input
