@@ -36,7 +36,8 @@ def fault(folder: Path, count: int = 50) -> str:
         checkpoints = sorted(out.glob("checkpoint_*.safetensors"))
         for path in [*checkpoints, *out.glob("best.safetensors")]:
             with safe_open(path, "pt") as file:
-                assert all(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
+                for name in file.keys():  # noqa: SIM118
+                    file.get_tensor(name)
         if (out / "run.json").exists():
             json.loads((out / "run.json").read_text())
         if checkpoints:
