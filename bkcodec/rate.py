@@ -46,7 +46,7 @@ def largest_level(
             guess = (low + high) // 2
         guess = min(max(guess, low + 1), high - 1)
         if time.monotonic() > deadline:
-            if low >= 0:
+            if low >= 0 or high == 0:
                 break
             guess, high = 0, 1
     if low < 0:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT, fresh, psnr
 from PIL import Image
 
@@ -307,3 +308,50 @@ def test_startup_is_quick() -> None:
             assert fresh(*arguments).returncode == 0
             times.append(time.perf_counter() - start)
         assert min(times) < 0.5  # 0.3 s on an idle machine
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 3, 64])
+def test_jobs_share_the_threads(
+    run: Callable[..., int], tmp_path: Path, small: Image.Image, monkeypatch: pytest.MonkeyPatch,
+    wanted: int,
+) -> None:  # fmt: skip
+    """Never more threads of PyTorch than cores, whatever is asked for."""
+    for i in range(4):
+        small.save(tmp_path / f"{i}.png")
+    cores, seen = torch.get_num_threads(), []
+    attempts = cli.run_all
+
+    def spy(jobs: list[object], work: object, n_jobs: int) -> object:
+        seen.append((n_jobs, torch.get_num_threads()))
+        return attempts(jobs, work, n_jobs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cli, "run_all", spy)
+    assert run("encode", tmp_path, "-o", f"{tmp_path}/out/", "-j", wanted) == 0
+    ((n_jobs, threads),) = seen
+    assert n_jobs == min(wanted, cores, 4) and n_jobs * threads <= cores
+    assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+def test_a_timeout_needs_a_search(
+    run: Callable[..., int], tmp_path: Path, small: Image.Image, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small.save(tmp_path / "a.png")
+    assert run("encode", tmp_path / "a.png", "--timeout", 5) == 2
+    assert "--timeout needs a search" in capsys.readouterr().err
+    assert run("encode", tmp_path / "a.png", "--timeout", 0, "--target-size", "2k") == 0
+
+
+def test_nothing_binary_goes_to_a_terminal(
+    run: Callable[..., int], tmp_path: Path, small: Image.Image, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    small.save(tmp_path / "a.png")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert run("encode", tmp_path / "a.png", "-o", "-") == 2
+    assert "standard output is a terminal" in capsys.readouterr().err
+
+
+def test_termination_is_an_exception() -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli._terminate()
+    assert stop.value.code == 143

@@ -213,3 +213,14 @@ def test_cuda_decodes_the_same_symbols(lake: Image.Image, codec: Codec) -> None:
     cuda = Codec("lite", "cuda")
     data = cuda.encode(lake)
     assert np.abs(array(cuda.decode(data)) - array(codec.decode(data))).max() <= 2
+
+
+@pytest.mark.parametrize("options", [{"target_size": 4000}, {"target_bpp": 0.2, "effort": 2}])
+def test_a_search_without_time_takes_what_it_has(
+    codec: Codec, small: Image.Image, options: dict[str, float]
+) -> None:
+    data = codec.encode(small, EncodeOptions(timeout=0, **options))  # type: ignore[arg-type]
+    assert codec.decode(data).size == small.size
+    assert len(data) <= options.get("target_size", 0.2 * small.width * small.height / 8)
+    with pytest.raises(UsageError, match="must not be negative"):
+        codec.encode(small, EncodeOptions(timeout=-1))

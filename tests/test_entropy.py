@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bkcodec.entropy import TOTAL, LevelTables, Tables
+from bkcodec.entropy import TOTAL, LevelTables, Table, Tables
 from bkcodec.errors import FormatError, UnsupportedError
 from bkcodec.tables import build_tables, integer_weights, laplace_cumulative
 
@@ -96,3 +96,13 @@ def test_bad_tables_are_refused(fault: str) -> None:
         low[0, 1] = 32767
     with pytest.raises(UnsupportedError):
         Tables(lengths, low, weights)
+
+
+def test_words_of_which_nothing_is_decoded_are_refused() -> None:
+    """Two of them fit into the coder's state, where something could be hidden."""
+    silent = LevelTables([Table(3, np.zeros(1, np.uint16))])
+    assert silent.encode(np.full((1, 2, 2), 3))[0] == b""
+    assert (silent.decode(b"", 2, 2) == 3).all()
+    for words in (b"\0\0\0\0", b"\1\2\3\4\5\6\7\x08"):
+        with pytest.raises(FormatError, match="goes on"):
+            silent.decode(words, 2, 2)

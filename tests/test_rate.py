@@ -41,3 +41,22 @@ def test_a_likely_curve_takes_few_tries(limit: int) -> None:
 
     largest_level(size_of, limit)
     assert len(tried) <= 6
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(10**6, 100), (150, 0), (5, None)])
+def test_a_deadline_ends_the_search(limit: int, expected: int | None) -> None:
+    """The first guess is level 100; one that fits is taken, else the lowest level is tried."""
+    tried = []
+
+    def size_of(level: int) -> int:
+        tried.append(level)
+        return 10 + 2 * level
+
+    if expected is None:
+        with pytest.raises(TargetError, match="smallest file has 10 bytes"):
+            largest_level(size_of, limit, deadline=0.0)
+    else:
+        level, size = largest_level(size_of, limit, deadline=0.0)
+        assert size == size_of(level) <= limit
+        assert level == expected
+    assert set(tried) <= {0, 100}
