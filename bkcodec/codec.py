@@ -48,7 +48,7 @@ from bkcodec.models.refine import Search, refine
 from bkcodec.rate import largest_level
 from bkcodec.streaming import Pixels, Rows
 from bkcodec.synthesis import picture_bands
-from bkcodec.tiling import tile_cells
+from bkcodec.tiling import padded_pixels, tile_cells
 
 MAX_STEPS, MAX_EFFORT = 50, 2
 HINT_BYTES = 7  # of the section with timestep and seed, at most
@@ -247,10 +247,9 @@ class Codec:
         if model.config.space != "own":
             return  # what a pretrained part takes is not known
         side = tile_cells(tile, width, height, stride)
-        symbols = model.config.M * -(-width // stride) * -(-height // stride)
-        memory.require(
-            memory.estimate(symbols, width * height, (side * stride) ** 2, steps, has_pixels)
-        )
+        pixels = padded_pixels(width, height, stride)
+        symbols = model.config.M * pixels // stride**2
+        memory.require(memory.estimate(symbols, pixels, (side * stride) ** 2, steps, has_pixels))
 
 
 @lru_cache(maxsize=4)
@@ -343,7 +342,7 @@ def check_encode(options: EncodeOptions) -> None:
     if not 0 <= options.effort <= MAX_EFFORT:
         raise UsageError(f"effort {options.effort}: not in 0..{MAX_EFFORT}")
     if options.timeout is not None and not options.timeout >= 0:
-        raise UsageError(f"timeout {options.timeout}: must not be negative")
+        raise UsageError(f"timeout {options.timeout}: must be a number of seconds, 0 or more")
     check_alpha(options.alpha)
     unknown = options.strip - {"icc", "exif", "xmp"}
     if unknown:

@@ -149,12 +149,7 @@ def container_from_bytes(data: bytes, limits: Limits | None = None) -> Container
         raise FormatError(f"width {width}, height {height}, stride {stride}: none may be 0")
     if level >= LEVELS:
         raise FormatError(f"quality level {level} is above {LEVELS - 1}")
-    if limits.max_pixels and _padded_pixels(width, height, stride) > limits.max_pixels:
-        raise LimitError(
-            f"{width} x {height} = {width * height} pixels (z cells of {stride} x {stride}), "
-            f"the limit is {limits.max_pixels}. "
-            "Raise it with --max-pixels if you trust the file."
-        )
+    check_pixels(width, height, stride, limits)
     sections = _read_sections(body)
     if Z not in sections:
         raise FormatError("the file has no z section")
@@ -173,13 +168,22 @@ def container_from_bytes(data: bytes, limits: Limits | None = None) -> Container
     )  # fmt: skip
 
 
-def _padded_pixels(width: int, height: int, stride: int) -> int:
-    """Pixels of all cells of z: what decoding costs, which for a line of pixels is far more.
+def check_pixels(width: int, height: int, stride: int, limits: Limits) -> None:
+    """Hold a picture against the pixel limit.
 
-    Up to a million of them it does not matter, and the image's own pixels count.
+    What counts are the pixels of all cells of z, which is what decoding costs: for a line of pixels
+    far more than it has. Up to a million of them it does not matter, and the image's own count.
+
+    Raises:
+        LimitError: too many.
     """
     padded = -(-width // stride) * -(-height // stride) * stride**2
-    return padded if padded > _PADDING_MATTERS else width * height
+    counted = padded if padded > _PADDING_MATTERS else width * height
+    if limits.max_pixels and counted > limits.max_pixels:
+        raise LimitError(
+            f"{width} x {height} pixels are {counted} in cells of {stride} x {stride}, the limit "
+            f"is {limits.max_pixels}. Raise it with --max-pixels if you trust the file."
+        )
 
 
 class _Cursor:

@@ -41,6 +41,7 @@ IMAGE_SUFFIXES = frozenset(
     ]
 )
 TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".bkcodec-", ".tmp"
+_CHUNK = 2**22  # bytes that are read at once
 _SPOOL_BYTES = 2**26  # kept in memory on the way to standard output
 
 
@@ -76,6 +77,8 @@ def plan(
     """
     found: list[tuple[Path | None, Path]] = []  # source and its place below an output directory
     texts = list(inputs)
+    if output == "":
+        raise UsageError("--output: an empty name")
     for text in texts:
         path = Path(text)
         if text == STREAM:
@@ -174,8 +177,12 @@ def read_input(job: Job, limit: int, magic: bytes = b"") -> bytes:
 
 
 def _read(file: BinaryIO, limit: int, magic: bytes) -> bytes:
-    start = file.read(len(magic))
-    return start + file.read(limit + 1 - len(start)) if start == magic else start
+    """Chunk by chunk: reading with a limit reserves as much as the limit."""
+    data = bytearray(file.read(len(magic)))
+    if data == magic:
+        while len(data) <= limit and (chunk := file.read(_CHUNK)):
+            data += chunk
+    return bytes(data)
 
 
 Content = bytes | Callable[[BinaryIO], object]  # or what writes it into an open file
@@ -188,8 +195,8 @@ def write_stream(content: Content) -> None:
         UsageError: it is a terminal, which takes some bytes for commands.
         BkcError: no room for a temporary file.
     """
-    if sys.stdout.isatty():
-        raise UsageError("standard output is a terminal; redirect it to a file or a program")
+    if sys.stdout is None or sys.stdout.isatty():
+        raise UsageError("standard output is closed or a terminal; redirect it")
     if not callable(content):
         sys.stdout.buffer.write(content)
     else:

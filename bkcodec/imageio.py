@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageColor
+from PIL import Image, ImageColor, PngImagePlugin
 
 from bkcodec.config import Limits
 from bkcodec.errors import BkcError, FormatError, InputError, LimitError, UsageError
@@ -61,14 +61,19 @@ class Picture:
 
 
 @contextlib.contextmanager
-def _our_limit() -> Iterator[None]:
-    """Replaces Pillow's limit of 178,956,970 pixels while a header is read: ours follows."""
+def _our_limits() -> Iterator[None]:
+    """Replaces Pillow's limits while a header is read: ours follows for pixels.
+
+    Pillow's are 178,956,970 pixels, and 1 MiB for a PNG's ICC profile.
+    """
     with _LIMIT_LOCK:
-        theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        pixels, text = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+        Image.MAX_IMAGE_PIXELS = None
+        PngImagePlugin.MAX_TEXT_CHUNK = Limits().max_metadata_bytes
         try:
             yield
         finally:
-            Image.MAX_IMAGE_PIXELS = theirs
+            Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = pixels, text
 
 
 def open_image(
@@ -90,7 +95,7 @@ def open_image(
         warnings.simplefilter("ignore")  # Pillow's hints on odd files; ours are errors
         try:
             Image.init()
-            with _our_limit():
+            with _our_limits():
                 image = Image.open(fo, formats=[f for f in INPUT_FORMATS if f in Image.OPEN])
         except Image.DecompressionBombError as error:
             raise LimitError(f"image too large: {error}") from error
@@ -138,8 +143,9 @@ def _png_depth(fo: BinaryIO) -> int:
 def picture_from_image(image: Image.Image) -> Picture:
     """Turn a Pillow image of any mode into an upright 8-bit picture.
 
-    16-bit images are rounded to 8 bits; CMYK and Lab become RGB and lose their ICC profile, which
-    would describe other channels. Of an animation the current frame is taken.
+    16-bit greyscale is rounded to 8 bits (16-bit colour comes from Pillow cut to 8); CMYK and Lab
+    become RGB and lose their ICC profile, which would describe other channels. Of an animation the
+    current frame is taken.
 
     Raises:
         InputError: floating-point pixels, whose range is unknown, or a damaged image.
@@ -158,7 +164,7 @@ def picture_from_image(image: Image.Image) -> Picture:
         elif upright.mode == "1":
             upright = upright.convert("L")
         greyscale = upright.mode in ("L", "LA")
-        has_alpha = upright.mode in ("LA", "PA", "RGBA") or "transparency" in upright.info
+        has_alpha = upright.has_transparency_data
         width, height = upright.size
         rgb = np.empty((height, width, 3), np.uint8)
         alpha = np.empty((height, width), np.uint8) if has_alpha else None
@@ -237,12 +243,10 @@ def alpha_from_png(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
         FormatError: anything else.
     """
     try:
-        with (
-            warnings.catch_warnings(),
-            _our_limit(),
-            Image.open(io.BytesIO(data), formats=["PNG"]) as image,
-        ):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            with _our_limits():
+                image = Image.open(io.BytesIO(data), formats=["PNG"])
             if data[24:26] != b"\x08\x00" or image.size != size or image.mode != "L":
                 raise FormatError(f"alpha plane is {image.mode} {image.size}, expected L {size}")
             return np.array(image)
@@ -267,6 +271,8 @@ def save_rows(rows: Rows, fo: BinaryIO, extension: str) -> None:
     except BkcError:
         raise
     except DECODER_ERRORS as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system's, as of a full disk
         raise InputError(f"cannot be written as {name}: {error}") from error
 
 

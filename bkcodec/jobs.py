@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bkcodec.config import DecodeOptions, EncodeOptions, Limits, level_to_quality
-from bkcodec.container import MAGIC, Container, container_from_bytes
+from bkcodec.container import MAGIC, Container, check_pixels, container_from_bytes
 from bkcodec.errors import BkcError, InputError, LimitError
 from bkcodec.files import (
     Content,
@@ -142,6 +142,7 @@ def _read_picture(
     from bkcodec.imageio import n_frames, open_image, picture_from_image
 
     def check(width: int, height: int) -> None:
+        check_pixels(width, height, codec.model.stride, limits)  # as a reader will
         codec.check_memory(width, height, options.tile)
 
     image = open_image(io.BytesIO(read_input(job, limits.max_file_bytes)), limits, check)

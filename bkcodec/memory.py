@@ -54,7 +54,7 @@ def require(needed: int) -> None:
     there = available()
     if needed > there:
         raise LimitError(
-            f"needs about {needed / 1e9:.1f} GB of memory, {there / 1e9:.1f} GB are free. "
+            f"needs about {needed / 1e6:,.0f} MB of memory, {there / 1e6:,.0f} MB are free. "
             "A smaller --tile needs less, and so do fewer --jobs."
         )
 
@@ -76,7 +76,10 @@ def _address_space_left() -> list[int]:
 def _cgroup_left() -> list[int]:
     """What a container's limit leaves (cgroup version 2)."""
     try:
-        limit, used = ((_CGROUP / f"memory.{k}").read_text().strip() for k in ("max", "current"))
-    except OSError:
-        return []
-    return [int(limit) - int(used)] if limit.isdecimal() and used.isdecimal() else []
+        limit, used, statistics = (
+            (_CGROUP / f"memory.{k}").read_text() for k in ("max", "current", "stat")
+        )
+        cached = dict(line.split() for line in statistics.splitlines())["inactive_file"]
+        return [int(limit) - int(used) + int(cached)]  # a cache makes room
+    except (OSError, ValueError, KeyError):
+        return []  # no such group, or "max": no limit

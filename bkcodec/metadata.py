@@ -6,6 +6,7 @@ import contextlib
 import re
 import struct
 import warnings
+from typing import Any
 
 from PIL import Image, TiffImagePlugin, TiffTags
 
@@ -16,6 +17,7 @@ DECODER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexEr
 
 EXIF_PREFIX = b"Exif\x00\x00"  # what JPEG puts before the block
 _ORIENTATION, _EXIF_IFD, _GPS_IFD, _XMP_TIFF_TAG = 0x0112, 0x8769, 0x8825, 700
+_INTEROPERABILITY = 0xA005
 _INTEGER_KINDS = {3: "H", 4: "I"}  # TIFF's SHORT, which orientation should be, and LONG
 # Tags that describe the photo; the others describe how one TIFF file stores its pixels.
 _DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 316, 33432)
@@ -72,11 +74,25 @@ def tiff_tags(exif: bytes | None, xmp: bytes | None) -> TiffImagePlugin.ImageFil
             loaded = Image.Exif()
             loaded.load(exif)
             for tag, value in _descriptive(loaded).items():
-                tags[tag] = value
+                if isinstance(value, dict):
+                    value = {k: v for k, v in value.items() if _can_be_written(tag, {k: v})}
+                if _can_be_written(tag, value):
+                    tags[tag] = value
     if xmp:
         tags[_XMP_TIFF_TAG] = xmp
         tags.tagtype[_XMP_TIFF_TAG] = TiffTags.BYTE
     return tags
+
+
+def _can_be_written(tag: int, value: Any) -> bool:
+    """Whether Pillow can write a value that it has read: tags of odd types it cannot."""
+    alone = TiffImagePlugin.ImageFileDirectory_v2()
+    try:
+        alone[tag] = value
+        alone.tobytes()
+    except DECODER_ERRORS:
+        return False
+    return True
 
 
 def _descriptive(exif: Image.Exif) -> Image.Exif:
@@ -86,6 +102,7 @@ def _descriptive(exif: Image.Exif) -> Image.Exif:
             kept[tag] = exif[tag]
     for tag in (_EXIF_IFD, _GPS_IFD):
         directory = dict(exif.get_ifd(tag))
+        directory.pop(_INTEROPERABILITY, None)  # a place in the old block
         if directory:
             kept[tag] = directory
     return kept
@@ -99,9 +116,12 @@ def _with_orientation_1(block: bytes) -> bytes:
         (entries,) = struct.unpack_from(order + "H", block, directory)
         for position in range(directory + 2, directory + 2 + 12 * entries, 12):
             tag, kind = struct.unpack_from(order + "HH", block, position)
-            if tag == _ORIENTATION and kind in _INTEGER_KINDS:
-                value = struct.pack(order + _INTEGER_KINDS[kind], 1)
-                return block[: position + 8] + value + block[position + 8 + len(value) :]
+            if tag == _ORIENTATION:
+                if kind in _INTEGER_KINDS:
+                    position, value = position + 8, struct.pack(order + _INTEGER_KINDS[kind], 1)
+                else:  # what some readers make sense of: a SHORT takes its place
+                    value = struct.pack(order + "HHIHH", _ORIENTATION, 3, 1, 1, 0)
+                return block[:position] + value + block[position + len(value) :]
     except (KeyError, struct.error):
         pass  # not a TIFF structure: there is no orientation to correct
     return block

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -18,7 +19,7 @@ METADATA = frozenset({"exif", "xmp", "icc"})
 def byte_size(text: str) -> int:
     """A number of bytes, with k (1000) or M (1000000) if wanted."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)", text)
-    if match is None:
+    if match is None or not math.isfinite(float(match[1])):
         raise click.BadParameter(f"{text!r} is not a size such as 4000, 12k or 1.5M")
     return int(float(match[1]) * SIZE_UNITS[match[2]])
 

@@ -24,13 +24,18 @@ class Window:
     inner: Slices
 
 
+def padded_pixels(width: int, height: int, stride: int) -> int:
+    """Pixels of all cells of z: what the networks see, far more of a line than it has."""
+    return -(-width // stride) * -(-height // stride) * stride**2
+
+
 def tile_cells(tile: int | None, width: int, height: int, stride: int) -> int:
     """Side of a tile in cells: ``tile`` is in pixels, None decides by size; 0 = all in one.
 
     It is even, as the U-Net goes down to half the resolution.
     """
     if tile is None:
-        tile = AUTO_TILE if width * height > AUTO_PIXELS else 0
+        tile = AUTO_TILE if padded_pixels(width, height, stride) > AUTO_PIXELS else 0
     return max(2, tile // (2 * stride) * 2) if tile else 0
 
 

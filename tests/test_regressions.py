@@ -30,12 +30,15 @@ from bkcodec.errors import FormatError, InputError, LimitError, UnsupportedError
 from bkcodec.files import write_whole
 from bkcodec.imageio import (
     Picture,
+    alpha_from_png,
+    alpha_to_png,
     apply_alpha,
     open_image,
     picture_from_image,
     rows_from_picture,
     save_rows,
 )
+from bkcodec.tiling import tile_cells
 
 Run = Callable[..., int]
 
@@ -293,3 +296,100 @@ def test_transparent_values_of_few_bits() -> None:
     with path.open("rb") as file:
         picture = picture_from_image(open_image(file))
     assert picture.alpha is not None and picture.alpha.tolist() == [[255, 0, 255, 255]]
+
+
+def test_a_line_of_pixels_is_tiled_and_counted_in_cells(run: Run, here: Path) -> None:
+    Image.new("L", (1, 70_000), 90).save("thin.png")
+    assert run("encode", "thin.png", "--max-pixels", 100_000) == 6  # as decoding it would be
+    assert tile_cells(None, 1, 300_000, 16) and not tile_cells(None, 1, 200_000, 16)
+    assert run("encode", "thin.png") == 0 and run("decode", "thin.bkc", "-o", "out.png") == 0
+
+
+def test_a_full_disk_under_decode_is_the_systems_error(run: Run, here: Path, bkc: bytes) -> None:
+    class Full(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise OSError(28, "No space left on device")
+
+    for extension in ("png", "tiff", "ppm", "jpg", "webp"):
+        rows = rows_from_picture(Picture(np.zeros((9, 9, 3), np.uint8)))
+        with pytest.raises(OSError, match="No space left"):
+            save_rows(rows, Full(), extension)
+
+
+def exif_with(tag: int, kind: int, value: bytes) -> bytes:
+    return b"II*\0" + struct.pack("<IHHHI4sI", 8, 1, tag, kind, 1, value, 0)
+
+
+def test_tags_that_pillow_reads_but_cannot_write_are_left_out_of_tiff() -> None:
+    odd = exif_with(306, 11, struct.pack("<f", 1.5))  # a date that is a float
+    interoperability = Image.Exif()
+    interoperability[0x010F] = "Camera"
+    interoperability.get_ifd(0x8769)[0x9003] = "2020:01:02 03:04:05"
+    interoperability.get_ifd(0x8769)[0xA005] = 68
+    for block, kept in ((odd, None), (interoperability.tobytes()[6:], "Camera")):
+        picture, out = Picture(np.zeros((4, 4, 3), np.uint8), exif=block), io.BytesIO()
+        save_rows(rows_from_picture(picture), out, "tiff")
+        with Image.open(io.BytesIO(out.getvalue())) as image:
+            exif = image.getexif()
+            assert exif.get(0x010F) == kept and 0xA005 not in exif.get_ifd(0x8769)
+
+
+@pytest.mark.parametrize("kind", [6, 8, 9, 11])
+def test_an_orientation_of_an_odd_type_becomes_a_short(kind: int) -> None:
+    value = {6: b"\6\0\0\0", 8: b"\6\0\0\0", 9: b"\6\0\0\0", 11: struct.pack("<f", 6)}[kind]
+    image = Image.new("RGB", (4, 2))
+    image.info["exif"] = exif_with(0x0112, kind, value)
+    picture = picture_from_image(image)
+    assert picture.exif == exif_with(0x0112, 3, b"\1\0\0\0")
+
+
+def test_a_profile_of_many_megabytes_goes_through_png(run: Run, here: Path) -> None:
+    profile = os.urandom(1_500_000)
+    picture, out = Picture(np.zeros((4, 4, 3), np.uint8), icc=profile), io.BytesIO()
+    save_rows(rows_from_picture(picture), out, "png")
+    assert picture_from_image(open_image(io.BytesIO(out.getvalue()))).icc == profile
+
+
+def test_palettes_with_alpha_keep_it() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 0, 255, 0, 128], "RGBA")
+    image.putpixel((1, 0), 1)
+    alpha = picture_from_image(image).alpha
+    assert alpha is not None and alpha.tolist() == [[0, 128]]
+
+
+def test_small_files_are_read_in_little_memory(here: Path) -> None:
+    code = (
+        "import resource; from pathlib import Path; from bkcodec.files import Job, read_input\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2**28, 2**28))\n"
+        "read_input(Job(Path('one.png'), None), 2**30)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_pillows_limit_returns_before_an_alpha_plane_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+    data = alpha_to_png(np.zeros((4, 4), np.uint8))
+    load = Image.Image.tobytes
+    monkeypatch.setattr(
+        Image.Image, "tobytes",
+        lambda *a, **k: seen.append(Image.MAX_IMAGE_PIXELS) or load(*a, **k),
+    )  # fmt: skip
+    assert alpha_from_png(data, (4, 4)).shape == (4, 4)
+    assert seen and None not in seen
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("encode", "one.png", "--target-size", "9" * 400), ("encode", "one.png", "-o", "")],
+)
+def test_more_odd_arguments(run: Run, here: Path, arguments: tuple[str, ...]) -> None:
+    assert run(*arguments) == 2
+
+
+def test_a_closed_standard_output(here: Path) -> None:
+    command = f"{sys.executable} -m bkcodec encode one.png -o - >&-"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.returncode == 2 and "standard output is closed" in done.stderr

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 EMBEDDING = 64  # width of the conditioning vector
-STRIP = 8  # rows
+STRIP = 4096  # cells that are convolved at once
 
 LayerT = TypeVar("LayerT", nn.Conv2d, nn.Linear)
 
@@ -55,10 +55,11 @@ def convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
     if x.dtype != torch.float64:
         y: Tensor = layer(x)
         return y
+    rows = max(1, STRIP // x.shape[3])
     x = F.pad(x, (1, 1, 1, 1))
     return torch.cat([
-        F.conv2d(x[:, :, top : top + STRIP + 2], layer.weight, layer.bias)
-        for top in range(0, x.shape[2] - 2, STRIP)
+        F.conv2d(x[:, :, top : top + rows + 2], layer.weight, layer.bias)
+        for top in range(0, x.shape[2] - 2, rows)
     ], dim=2)  # fmt: skip
 
 

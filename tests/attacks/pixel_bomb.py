@@ -21,6 +21,6 @@ def attack(folder: Path) -> str:
     peaks.append(done.peak)
     assert done.peak < LOADED
     done = refused(bkcodec("decode", bomb, "-o", "out.png", "--max-pixels", 0, cwd=folder), 6)
-    assert done.peak < LOADED and "GB of memory" in done.err
+    assert done.peak < LOADED and "MB of memory" in done.err
     only(folder, "0.bkc", "1.bkc", "2.bkc", "3.bkc")
     return f"exit 6, {max(peaks):.0f} MiB at the peak; without a limit, 6 for want of memory"
