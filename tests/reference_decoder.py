@@ -238,12 +238,9 @@ class RangeDecoder:
         return k
 
     def finish(self) -> None:
-        if not self.coded:
-            require(not self.words, "words of which nothing is decoded")
-            return
-        require(self.next >= len(self.words), "words left over")
         rest = (self.point - self.lower) & self.MASK
-        require(rest < (1 << 33) - 1, "no end that an encoder writes")
+        is_end = self.next >= len(self.words) and rest < (1 << 33) - 1
+        require(is_end if self.coded else not self.words, "no end that an encoder writes")
 
 
 def int64_dot(x: Integers, weights: np.ndarray) -> np.ndarray:
