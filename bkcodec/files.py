@@ -171,8 +171,6 @@ def read_input(job: Job, limit: int, magic: bytes = b"") -> bytes:
         raise InputError("the input is empty")
     if not data.startswith(magic):
         raise FormatError("not a .bkc file (wrong magic bytes)")
-    if len(data) > limit:
-        raise LimitError(f"larger than the limit of {limit} bytes")
     return data
 
 
@@ -180,8 +178,10 @@ def _read(file: BinaryIO, limit: int, magic: bytes) -> bytes:
     """Chunk by chunk: reading with a limit reserves as much as the limit."""
     data = bytearray(file.read(len(magic)))
     if data == magic:
-        while len(data) <= limit and (chunk := file.read(_CHUNK)):
+        while chunk := file.read(_CHUNK):
             data += chunk
+            if len(data) > limit:
+                raise LimitError(f"larger than the limit of {limit} bytes")
     return bytes(data)
 
 

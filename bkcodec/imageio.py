@@ -164,7 +164,7 @@ def picture_from_image(image: Image.Image) -> Picture:
         elif upright.mode == "1":
             upright = upright.convert("L")
         greyscale = upright.mode in ("L", "LA")
-        has_alpha = upright.has_transparency_data
+        has_alpha = _has_alpha(upright)
         width, height = upright.size
         rgb = np.empty((height, width, 3), np.uint8)
         alpha = np.empty((height, width), np.uint8) if has_alpha else None
@@ -296,6 +296,13 @@ WRITERS: dict[str, Callable[[Rows, BinaryIO], None]] = {
     "PNG": write_png, "TIFF": write_tiff, "PPM": write_ppm, "JPEG": _write_jpeg,
     "WEBP": _write_webp,
 }  # fmt: skip
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    """Also of a palette; Pillow's own question fails where a damaged file has none."""
+    if image.mode == "P" and image.palette is not None and image.palette.mode == "RGBA":
+        return True
+    return image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:

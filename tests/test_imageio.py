@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 
 import numpy as np
@@ -181,3 +182,11 @@ def test_xmp_of_png_text_chunks() -> None:
     info = PngImagePlugin.PngInfo()
     info.add_itxt("XML:com.adobe.xmp", XMP.decode())
     assert picture_from_image(through_file(Image.new("L", (2, 2)), "PNG", pnginfo=info)).xmp == XMP
+
+
+def test_a_palette_image_without_a_palette_is_our_error_or_a_picture() -> None:
+    """Pillow makes one of a PNG whose PLTE chunk is missing."""
+    image = Image.new("P", (2, 2))
+    image.palette = None
+    with contextlib.suppress(InputError):
+        assert picture_from_image(image).size == (2, 2)
