@@ -2,7 +2,7 @@
 
 Networks of the own space run in float64. In float32 the order of a sum, which depends on processor,
 threads and library, moves z by up to 1e-4, and with it a symbol in some millions; in float64 by
-1e-12, which never met a rounding edge in our tests (docs/reliability.md). It costs 60 ms more for a
+1e-12, which never met a rounding edge in our tests (docs/reliability.md). It costs 75 ms more for a
 768 x 512 photo on two cores. A pretrained VAE is too large for that and keeps its precision.
 """
 
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bkcodec.config import LEVELS
+from bkcodec.context import SYMBOL_MAX
 from bkcodec.entropy import Symbols
 from bkcodec.models.compression import BkSdmCompression
 from bkcodec.tiling import scaled, tile_cells, windows
 
-SYMBOL_MAX = 2**15 - 1
 Latent = NDArray[np.float32]
 
 

@@ -30,7 +30,12 @@ from bkcodec.config import (
     EncodeOptions,
     quality_to_level,
 )
-from bkcodec.container import Container, container_from_bytes, container_to_bytes
+from bkcodec.container import (
+    Container,
+    container_from_bytes,
+    container_to_bytes,
+    padded_pixels,
+)
 from bkcodec.entropy import Symbols
 from bkcodec.errors import FormatError, LimitError, UnsupportedError, UsageError
 from bkcodec.imageio import (
@@ -48,7 +53,7 @@ from bkcodec.models.refine import Search, refine
 from bkcodec.rate import largest_level
 from bkcodec.streaming import Pixels, Rows
 from bkcodec.synthesis import picture_bands
-from bkcodec.tiling import padded_pixels, tile_cells
+from bkcodec.tiling import tile_cells
 
 MAX_STEPS, MAX_EFFORT = 50, 2
 HINT_BYTES = 7  # of the section with timestep and seed, at most

@@ -168,6 +168,11 @@ def container_from_bytes(data: bytes, limits: Limits | None = None) -> Container
     )  # fmt: skip
 
 
+def padded_pixels(width: int, height: int, stride: int) -> int:
+    """Pixels of all cells of z: what the networks see, far more of a line than it has."""
+    return -(-width // stride) * -(-height // stride) * stride**2
+
+
 def check_pixels(width: int, height: int, stride: int, limits: Limits) -> None:
     """Hold a picture against the pixel limit.
 
@@ -177,7 +182,7 @@ def check_pixels(width: int, height: int, stride: int, limits: Limits) -> None:
     Raises:
         LimitError: too many.
     """
-    padded = -(-width // stride) * -(-height // stride) * stride**2
+    padded = padded_pixels(width, height, stride)
     counted = padded if padded > _PADDING_MATTERS else width * height
     if limits.max_pixels and counted > limits.max_pixels:
         raise LimitError(

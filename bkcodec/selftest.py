@@ -1,4 +1,4 @@
-"""``bkcodec selftest``: does this machine read and write the files that all others do?"""
+"""``bkcodec selftest``: does this machine read and write what others did?"""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _device(device: str) -> Iterator[Check]:
         data = codec.encode(pattern(), EncodeOptions(quality=quality))
         found = hashlib.sha256(data).hexdigest()[:16]
         # Another encoder's bytes are as good, as long as everyone decodes them.
-        note = "" if found == wanted else f"another file than elsewhere ({found}), which decodes"
+        note = "" if found == wanted else f"another file than on record ({found}), which decodes"
         yield Check(f"encoding on {device}, quality {quality:g}", found == wanted or None, note)
         far = np.abs(
             np.asarray(codec.decode(data), np.int16) - np.asarray(reference.decode(data), np.int16)
@@ -145,7 +145,7 @@ def _device(device: str) -> Iterator[Check]:
 @click.option("--device", "names", multiple=True, type=click.Choice(["cpu", "cuda", "mps"]),
               help="Where the networks run.  [default: all that are here]")  # fmt: skip
 def selftest(as_json: bool, names: tuple[str, ...]) -> None:
-    """Decode the golden files, compare with what all machines get, print the verdict."""
+    """Decode the golden files, compare with the record, print the verdict."""
     here = environment()
     found = list(checks(list(names) or devices()))
     good = all(check.good is not False for check in found)
@@ -168,5 +168,5 @@ def _verdict(found: list[Check]) -> str:
     if wrong:
         return f"{wrong} of {len(found)} checks; please report this output"
     if other:
-        return "this machine reads all files; what it encodes differs from elsewhere, validly"
-    return f"{len(found)} checks; this machine reads and writes the same files as all others"
+        return "this machine reads all files; what it encodes differs from the record, validly"
+    return f"{len(found)} checks; this machine reads and writes the files on record"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bkcodec.container import padded_pixels
+
 AUTO_PIXELS = 4_000_000  # images above this are tiled unless told otherwise
 AUTO_TILE = 1536  # the fastest of 768 to 3072 for coding 9 megapixels on two cores
 
@@ -22,11 +24,6 @@ class Window:
     outer: Slices
     core: Slices
     inner: Slices
-
-
-def padded_pixels(width: int, height: int, stride: int) -> int:
-    """Pixels of all cells of z: what the networks see, far more of a line than it has."""
-    return -(-width // stride) * -(-height // stride) * stride**2
 
 
 def tile_cells(tile: int | None, width: int, height: int, stride: int) -> int:

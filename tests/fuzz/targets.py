@@ -22,6 +22,7 @@ from bkcodec.config import LEVELS, Limits
 from bkcodec.container import MAGIC, container_from_bytes, container_to_bytes
 from bkcodec.errors import BkcError
 from bkcodec.imageio import FORMATS, Picture, rows_from_picture, save_rows
+from tests.attacks.common import section
 
 LIMITS = Limits(max_pixels=2**16, max_file_bytes=2**20, max_metadata_bytes=2**16)
 FEW_PIXELS = 2**12  # are decoded to pictures: networks are slow
@@ -76,7 +77,7 @@ def metadata(data: bytes) -> None:
         part, rest = rest[:length], rest[length:]
         if part:
             part = part if raw % 2 else b"\0" + part
-            head += bytes([kind]) + _varint(len(part)) + part
+            head += section(kind, part)
     picture = Picture(np.zeros((2, 3, 3), np.uint8))
     try:
         parsed = container_from_bytes(_with_crc(head), LIMITS)
@@ -84,14 +85,6 @@ def metadata(data: bytes) -> None:
         save_rows(rows_from_picture(picture), io.BytesIO(), extension)
     except BkcError:
         pass
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(0x80 | value & 0x7F)
-        value >>= 7
-    return bytes([*out, value])
 
 
 def pillow(data: bytes) -> None:
