@@ -55,7 +55,7 @@ def require(needed: int) -> None:
     if needed > there:
         raise LimitError(
             f"needs about {needed / 1e6:,.0f} MB of memory, {there / 1e6:,.0f} MB are free. "
-            "A smaller --tile needs less, and so do fewer --jobs."
+            "Fewer --jobs, a smaller --tile and, in decoding, --steps 1 need less."
         )
 
 
