@@ -46,7 +46,7 @@ demo: $(VENV)/.core
 test: $(VENV)/.dev $(KAITAI)
 	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
 	$(BIN)/python -m coverage report --fail-under=100 \
-		--include='bkcodec/container.py,bkcodec/entropy.py,bkcodec/context.py,bkcodec/exact.py,bkcodec/layout.py'
+		--include='bkcodec/container.py,bkcodec/entropy.py,bkcodec/context.py,bkcodec/exact.py,bkcodec/layout.py,bkcodec/walk.py,bkcodec/levelmap.py'
 
 test-slow: $(VENV)/.dev $(KAITAI)
 	$(BIN)/python -m pytest -m slow

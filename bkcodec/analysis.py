@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bkcodec.config import LEVELS
-from bkcodec.context import SYMBOL_MAX
 from bkcodec.entropy import Symbols
 from bkcodec.models.compression import BkSdmCompression
 from bkcodec.tiling import scaled, tile_cells, windows
+from bkcodec.walk import SYMBOL_MAX
 
 Latent = NDArray[np.float32]
 
@@ -70,11 +70,11 @@ class Analyser:
                 z[(..., *window.core)] = part[0][(..., *window.inner)].cpu().numpy()
         return y, z
 
-    def quantise(self, z: Latent, level: int) -> Symbols:
-        """Z [M, h, w] -> symbols int16 at a quality level."""
+    def quantise(self, z: Latent, levels: int | NDArray[np.uint8]) -> Symbols:
+        """Z [M, h, w] -> symbols int16 at a quality level, or at that of each cell [h, w]."""
         symbols = np.empty(z.shape, np.int16)
-        for plane, step, out in zip(z, self.steps[level], symbols, strict=True):
-            out[:] = np.rint(plane / step).clip(-SYMBOL_MAX, SYMBOL_MAX)
+        for plane, steps, out in zip(z, self.steps.T, symbols, strict=True):
+            out[:] = np.rint(plane / steps[levels]).clip(-SYMBOL_MAX, SYMBOL_MAX)
         return symbols
 
 

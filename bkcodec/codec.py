@@ -47,6 +47,7 @@ from bkcodec.imageio import (
     image_from_rows,
     picture_from_image,
 )
+from bkcodec.levelmap import Levels, Offsets, cell_levels, levels_of, write_map
 from bkcodec.models.compression import BkSdmCompression
 from bkcodec.models.diffusion import SCHEDULERS
 from bkcodec.models.refine import Search, refine
@@ -125,9 +126,25 @@ class Codec:
         """
         return self.encode_picture(picture_from_image(image), options or EncodeOptions()).data
 
-    def encode_picture(self, picture: Picture, options: EncodeOptions) -> Encoded:
-        """As ``encode``, from a ``Picture``."""
+    def encode_picture(
+        self, picture: Picture, options: EncodeOptions, offsets: Offsets | None = None
+    ) -> Encoded:
+        """As ``encode``, from a ``Picture``.
+
+        ``offsets`` is a level map (see ``levelmap``) for a file of a given quality.
+
+        Raises:
+            UsageError: also a map of another size or beyond the levels, or one with a target or an
+                effort.
+        """
         check_encode(options)
+        level = quality_to_level(DEFAULT_QUALITY if options.quality is None else options.quality)
+        levels: int | Levels = level
+        if offsets is not None:
+            if options.effort or (options.target_bpp, options.target_size) != (None, None):
+                raise UsageError("a level map goes with a quality, not with targets or an effort")
+            rows, columns = (-(-n // self.model.stride) for n in reversed(picture.size))
+            levels = cell_levels(level, offsets, rows, columns)
         self.check_memory(*picture.size, options.tile, has_pixels=True)
         deadline = math.inf if options.timeout is None else time.monotonic() + options.timeout
         picture = apply_alpha(picture, options.alpha)
@@ -139,12 +156,13 @@ class Codec:
         alpha = alpha_to_png(picture.alpha) if picture.alpha is not None else None
         blocks = {k: getattr(picture, k) for k in ("icc", "exif", "xmp") if k not in options.strip}
 
-        def code(wanted: Symbols, level: int) -> Encoded:
-            coder = self.bundle.prior.level(level)
+        def code(wanted: Symbols, level: int, levels: int | Levels) -> Encoded:
+            coder = self.bundle.prior.at(levels)
             string, symbols = _guard_memory(lambda: coder.encode(wanted))
             container = Container(
                 self.bundle.fingerprint, width, height, self.model.stride, level, string,
-                alpha=alpha, greyscale=picture.greyscale, **blocks,
+                level_map=None if offsets is None else write_map(offsets), alpha=alpha,
+                greyscale=picture.greyscale, **blocks,
             )  # fmt: skip
             return Encoded(container, symbols)
 
@@ -154,14 +172,11 @@ class Codec:
         if limit is not None:
             limit -= HINT_BYTES if options.effort else 0
             quantise = self.analyser.quantise
-            encoded = _largest(lambda level: code(quantise(z, level), level), limit, deadline)
+            encoded = _largest(lambda i: code(quantise(z, i), i, i), limit, deadline)
         else:
-            level = quality_to_level(
-                DEFAULT_QUALITY if options.quality is None else options.quality
-            )
-            wanted = self.analyser.quantise(z, level)
+            wanted = self.analyser.quantise(z, levels)
             del z  # large for huge pictures
-            encoded = code(wanted, level)
+            encoded = code(wanted, level, levels)
         if y is None:
             return encoded
         with self._turn:
@@ -202,18 +217,20 @@ class Codec:
         size = (container.width, container.height)
         self.check_memory(*size, options.tile, options.steps)
         alpha = alpha_from_png(container.alpha, size) if container.alpha is not None else None
-        coder = self.bundle.prior.level(container.level)
+        levels = levels_of(container)
+        coder = self.bundle.prior.at(levels)
         symbols = _guard_memory(lambda: coder.decode(container.z, *container.z_shape))
         mode = ("L" if container.greyscale else "RGB") + ("" if alpha is None else "A")
-        bands = self._bands(symbols, alpha, container, options)
+        bands = self._bands(symbols, levels, alpha, container, options)
         return Rows(*size, mode, bands, container.icc, container.exif, container.xmp)
 
     def _bands(
-        self, symbols: Symbols, alpha: Pixels | None, container: Container, options: DecodeOptions
-    ) -> Iterator[Pixels]:
+        self, symbols: Symbols, levels: int | Levels, alpha: Pixels | None, container: Container,
+        options: DecodeOptions,
+    ) -> Iterator[Pixels]:  # fmt: skip
         top = 0
         with self._turn:
-            bands = picture_bands(self.model, self.device, symbols, container, options)
+            bands = picture_bands(self.model, self.device, symbols, levels, container, options)
             while (band := _guard_memory(lambda: next(bands, None))) is not None:
                 if container.greyscale:
                     band = np.asarray(Image.fromarray(band).convert("L"))[..., None]

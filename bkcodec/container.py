@@ -18,11 +18,13 @@ shortest form, at most 2^31 - 1.
 
 A section is a type byte, a varint length and a payload of that length. Types from 0x80 on are
 ancillary: a reader that does not know one skips it. An unknown type below 0x80 is critical and the
-file is refused. No type occurs twice, known or not. Section z is always there.
+file is refused. No type occurs twice, known or not. Section z is always there; without a section
+levels all cells of z have the file's level.
 
 | type | name   | payload                                                                       |
 |------|--------|-------------------------------------------------------------------------------|
 | 0x01 | z      | the range-coded symbols of z                                                  |
+| 0x02 | levels | the range-coded level map: an offset to level for each block of 4 x 4 cells   |
 | 0x81 | alpha  | a PNG file, 8-bit greyscale, width x height: the alpha plane                  |
 | 0x82 | icc    | packed ICC profile                                                            |
 | 0x83 | exif   | packed EXIF block, as in PNG's eXIf chunk; its orientation is 1               |
@@ -53,7 +55,8 @@ VARINT_MAX = 2**31 - 1
 _PADDING_MATTERS = 2**20
 METADATA_MAX = Limits().max_metadata_bytes
 
-Z, ALPHA, ICC, EXIF, XMP, HINTS, LAYOUT = 0x01, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86
+Z, LEVEL_MAP = 0x01, 0x02
+ALPHA, ICC, EXIF, XMP, HINTS, LAYOUT = 0x81, 0x82, 0x83, 0x84, 0x85, 0x86
 _FIRST_ANCILLARY = 0x80
 _GREYSCALE = b"\x01"
 _FIXED = struct.Struct("<4sB4s")
@@ -70,6 +73,7 @@ class Container:
     stride: int
     level: int
     z: bytes
+    level_map: bytes | None = None
     alpha: bytes | None = None
     icc: bytes | None = None
     exif: bytes | None = None
@@ -107,6 +111,8 @@ def container_to_bytes(c: Container) -> bytes:
     out.write(_FIXED.pack(MAGIC, VERSION, c.fingerprint))
     out.write(_varint(c.width) + _varint(c.height) + bytes([c.stride, c.level]))
     _write_section(out, Z, c.z)
+    if c.level_map is not None:
+        _write_section(out, LEVEL_MAP, c.level_map)
     if c.alpha is not None:
         _write_section(out, ALPHA, c.alpha)
     for kind, block in ((ICC, c.icc), (EXIF, c.exif), (XMP, c.xmp)):
@@ -160,6 +166,7 @@ def container_from_bytes(data: bytes, limits: Limits | None = None) -> Container
     return Container(
         fingerprint=data[5:9], width=width, height=height, stride=stride, level=level,
         z=bytes(sections[Z]),
+        level_map=bytes(sections[LEVEL_MAP]) if LEVEL_MAP in sections else None,
         alpha=bytes(sections[ALPHA]) if ALPHA in sections else None,
         icc=_unpack("icc", sections.get(ICC), limits),
         exif=_unpack("exif", sections.get(EXIF), limits),
@@ -229,7 +236,7 @@ def _read_sections(body: _Cursor) -> dict[int, memoryview]:
         payload = body.take(body.varint("section length"), f"section 0x{kind:02x}")
         if kind in sections:
             raise FormatError(f"section 0x{kind:02x} occurs twice")
-        if kind != Z and kind < _FIRST_ANCILLARY:
+        if kind not in (Z, LEVEL_MAP) and kind < _FIRST_ANCILLARY:
             raise UnsupportedError(f"unknown critical section 0x{kind:02x}. Upgrade bkcodec.")
         sections[kind] = payload
     return sections

@@ -131,8 +131,34 @@ class Table:
         return constriction.stream.model.Categorical(self.probabilities, perfect=False)
 
 
+class _FactorizedCoder:
+    """Strings of a prior that codes channel after channel, each on its own."""
+
+    def clamp(self, symbols: NDArray[Any]) -> Symbols:
+        raise NotImplementedError
+
+    def write(self, encoder: RangeEncoder, symbols: Symbols) -> None:
+        raise NotImplementedError
+
+    def read(self, decoder: RangeDecoder, n: int) -> Symbols:
+        raise NotImplementedError
+
+    def encode(self, symbols: NDArray[Any]) -> tuple[bytes, Symbols]:
+        """See ``SymbolCoder``: symbols beyond their table are clamped."""
+        encoder, clamped = RangeEncoder(), self.clamp(symbols)
+        self.write(encoder, clamped)
+        return encoder.to_bytes(), clamped
+
+    def decode(self, data: bytes, height: int, width: int) -> Symbols:
+        """See ``SymbolCoder``."""
+        decoder = RangeDecoder(data)
+        symbols = self.read(decoder, height * width).reshape(-1, height, width)
+        decoder.finish()
+        return symbols
+
+
 @dataclass(frozen=True, slots=True)
-class LevelTables:
+class LevelTables(_FactorizedCoder):
     """The tables of one quality level, one a channel: the factorized prior."""
 
     channels: list[Table]
@@ -144,19 +170,6 @@ class LevelTables:
             np.array([getattr(t, k) for t in self.channels]).reshape(shape) for k in ("low", "high")
         )
         return np.clip(symbols, low, high).astype(np.int16)
-
-    def encode(self, symbols: NDArray[Any]) -> tuple[bytes, Symbols]:
-        """See ``SymbolCoder``: symbols beyond a channel's table are clamped."""
-        encoder, clamped = RangeEncoder(), self.clamp(symbols)
-        self.write(encoder, clamped)
-        return encoder.to_bytes(), clamped
-
-    def decode(self, data: bytes, height: int, width: int) -> Symbols:
-        """See ``SymbolCoder``."""
-        decoder = RangeDecoder(data)
-        symbols = self.read(decoder, height * width).reshape(-1, height, width)
-        decoder.finish()
-        return symbols
 
     def likelihoods(self, symbols: NDArray[Any]) -> tuple[Symbols, NDArray[np.float32]]:
         """See ``SymbolCoder``."""
@@ -177,6 +190,58 @@ class LevelTables:
             plane[:] = table.low
             if len(table.weights) > 1:
                 plane += decoder.read(table, n).astype(np.int16)
+        return symbols
+
+
+class MappedTables(_FactorizedCoder):
+    """The tables of cells that have levels of their own: the factorized prior with a level map.
+
+    As ``LevelTables``, which each level has; symbols are coded channel after channel, each level
+    after level, each row by row.
+    """
+
+    def __init__(self, tables: Tables, levels: NDArray[np.uint8]) -> None:
+        flat = levels.ravel()
+        self.n_channels = tables.n_channels
+        self.parts = [
+            (tables.level(level), np.flatnonzero(flat == level))
+            for level in np.unique(flat).tolist()
+        ]
+
+    def clamp(self, symbols: NDArray[Any]) -> Symbols:
+        """Limit symbols [C, ...] to what the tables of their cells can say."""
+        flat = symbols.reshape(len(symbols), -1)
+        clamped = np.empty(flat.shape, np.int16)
+        for tables, cells in self.parts:
+            clamped[:, cells] = tables.clamp(flat[:, cells])
+        return clamped.reshape(symbols.shape)
+
+    def likelihoods(self, symbols: NDArray[Any]) -> tuple[Symbols, NDArray[np.float32]]:
+        """See ``SymbolCoder``."""
+        flat = symbols.reshape(len(symbols), -1)
+        clamped, p = np.empty(flat.shape, np.int16), np.empty(flat.shape, np.float32)
+        for tables, cells in self.parts:
+            clamped[:, cells], p[:, cells] = tables.likelihoods(flat[:, cells])
+        return clamped.reshape(symbols.shape), p.reshape(symbols.shape)
+
+    def write(self, encoder: RangeEncoder, symbols: Symbols) -> None:
+        """Code symbols [C, ...], all within their tables."""
+        flat = symbols.reshape(len(symbols), -1)
+        for channel, plane in enumerate(flat):
+            for tables, cells in self.parts:
+                table = tables.channels[channel]
+                if len(table.weights) > 1:
+                    encoder.write(table, plane[cells].astype(np.int32) - table.low)
+
+    def read(self, decoder: RangeDecoder, n: int) -> Symbols:
+        """Decode the symbols of all n cells, [C, n]."""
+        symbols = np.empty((self.n_channels, n), dtype=np.int16)
+        for channel, plane in enumerate(symbols):
+            for tables, cells in self.parts:
+                table = tables.channels[channel]
+                plane[cells] = table.low
+                if len(table.weights) > 1:
+                    plane[cells] += decoder.read(table, len(cells)).astype(np.int16)
         return symbols
 
 
@@ -238,6 +303,10 @@ class Tables:
                 [Table(a, row) for a, row in zip(low, rows, strict=True)]
             )
         return self._levels[level]
+
+    def at(self, levels: int | NDArray[np.uint8]) -> LevelTables | MappedTables:
+        """The tables of a level, or of cells of the given levels, one each."""
+        return self.level(levels) if isinstance(levels, int) else MappedTables(self, levels)
 
     def bundled(self) -> dict[str, Integers]:
         """All arrays of a bundle that say how its symbols are coded."""

@@ -25,6 +25,7 @@ Whole = NDArray[np.int64]
 Numbers = NDArray[np.int32]
 Features = NDArray[np.int8]  # all are at most FEATURE_MAX in size
 Cells = tuple[Whole, Whole]  # rows and columns of cells
+CellLevels = int | NDArray[np.uint8]  # one level for all cells, or that of each [n]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +64,7 @@ class Layer:
         scale = np.exp2(-shift.astype(np.float32))
         return cls(weight.astype(np.float32), rounded.astype(np.float32), scale)
 
-    def finish(self, total: Floats, level: int) -> Floats:
+    def finish(self, total: Floats, level: CellLevels) -> Floats:
         """From the sums of the products [n, outputs] to the integer outputs."""
         out: Floats = np.floor((total + self.bias[level]) * self.scale)
         return out
@@ -77,7 +78,7 @@ class Network:
     second: Layer
     third: Layer
 
-    def __call__(self, total: Floats, level: int) -> Whole:
+    def __call__(self, total: Floats, level: CellLevels) -> Whole:
         """Sums of the first layer's products [n, hidden] -> outputs [n, outputs]."""
         h = self.first.finish(total, level).clip(0, HIDDEN_MAX)
         h = self.second.finish(product(h, self.second.weight), level).clip(0, HIDDEN_MAX)
@@ -96,20 +97,24 @@ def bands(n: int) -> Iterator[slice]:
         yield slice(begin, min(begin + BAND, n))
 
 
-def convolve(features: Features, cells: Cells, weight: Floats, totals: list[Floats]) -> None:
+def convolve(
+    features: Features, cells: Cells, weight: Floats, totals: list[Floats], reach: int = 1
+) -> None:
     """Add a 3x3 convolution at some cells to what is there.
 
     Args:
-        features: [h + 2, w + 2, channels], with a border of zeros.
+        features: [h + 2 * reach, w + 2 * reach, channels], with a border of zeros.
         cells: n rows and columns, in 0..h-1 and 0..w-1.
         weight: [9 * channels, outputs]: window row by row, then channels.
         totals: the outputs, [n, hidden] each, side by side; changed in place.
+        reach: distance of the window's rows and columns.
     """
     if not totals:
         return
     hidden = totals[0].shape[1]
-    windows = sliding_window_view(features, (3, 3), axis=(0, 1))  # type: ignore[call-overload]
-    windows = windows.transpose(0, 1, 3, 4, 2)
+    side = 2 * reach + 1
+    windows = sliding_window_view(features, (side, side), axis=(0, 1))  # type: ignore[call-overload]
+    windows = windows[..., ::reach, ::reach].transpose(0, 1, 3, 4, 2)
     rows, columns = cells
     for band in bands(len(rows)):
         part = windows[rows[band], columns[band]]  # [n, 3, 3, channels]

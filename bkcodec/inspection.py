@@ -32,6 +32,7 @@ def info(data: bytes, verify: bool = False, model: str | None = None) -> dict[st
         "model": _model_name(container), "greyscale": container.greyscale,
         "z_shape": list(container.z_shape), "z_bytes": len(container.z),
         "timestep": container.timestep, "seed": container.seed,
+        "level_map_bytes": len(container.level_map or b""),
     }  # fmt: skip
     for name in ("alpha", "icc", "exif", "xmp"):
         block = getattr(container, name)
@@ -43,6 +44,8 @@ def info(data: bytes, verify: bool = False, model: str | None = None) -> dict[st
 
 def symbols_sha256(container: Container, model: str | None = None) -> str:
     """SHA-256 over the decoded symbols of a file."""
+    from bkcodec.levelmap import levels_of
+
     if model is not None:
         bundle = load_bundle(find_bundle(model))
         if bundle.fingerprint != container.fingerprint:
@@ -51,7 +54,8 @@ def symbols_sha256(container: Container, model: str | None = None) -> str:
         bundle = load_bundle(find_fingerprint(container.fingerprint))
     if container.stride != bundle.header["stride"]:
         raise FormatError(f"stride {container.stride}, the bundle's is {bundle.header['stride']}")
-    symbols = bundle.prior.level(container.level).decode(container.z, *container.z_shape)
+    coder = bundle.prior.at(levels_of(container))
+    symbols = coder.decode(container.z, *container.z_shape)
     return hashlib.sha256(symbols.astype("<i2").tobytes()).hexdigest()
 
 
@@ -85,6 +89,8 @@ def text(name: str, values: dict[str, Any]) -> str:
     ]
     if v["timestep"] is not None or v["seed"]:
         lines.append(f"  hints     timestep {v['timestep']}, seed {v['seed']}")
+    if v["level_map_bytes"]:
+        lines.append(f"  levels    differ over the picture, {v['level_map_bytes']} bytes")
     if "symbols_sha256" in v:
         lines.append(f"  symbols   {v['symbols_sha256']}")
     return "\n".join(lines)

@@ -193,8 +193,10 @@ def _write(job: Job, content: Content, write: WriteOptions) -> None:
 
 
 def _verify(path: Path, codec: Codec, symbols: Any) -> None:
+    from bkcodec.levelmap import levels_of
+
     container = container_from_bytes(path.read_bytes())
-    coder = codec.bundle.prior.level(container.level)
+    coder = codec.bundle.prior.at(levels_of(container))
     decoded = coder.decode(container.z, *container.z_shape)
     if not (decoded == symbols).all():
         raise BkcError(f"{printable(path)}: verification failed, the symbols differ")

@@ -2,10 +2,58 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
 from bkcodec.entropy import Integers, Tables
 
-# Phase of a cell at [row % 2][column % 2], by number of phases.
-PHASES = {1: ((0, 0), (0, 0)), 2: ((0, 1), (1, 0)), 4: ((0, 2), (3, 1))}
+
+class Phase(NamedTuple):
+    """Cells that are coded at once.
+
+    Attributes:
+        spacing: of the lattices that the cells form, along rows and columns.
+        origins: row and column of the first cell of each lattice.
+        reach: distance of the neighbours that are looked at; all of a coarse phase's nearer ones
+            are still unknown.
+    """
+
+    spacing: int
+    origins: tuple[tuple[int, int], ...]
+    reach: int = 1
+
+
+_FOUR = tuple(Phase(2, (origin,)) for origin in ((0, 0), (1, 1), (0, 1), (1, 0)))
+
+
+def _from_coarse(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+    """Phases on every second row and column first, then the other three quarters of the cells."""
+    coarse = tuple(
+        Phase(2 * p.spacing, tuple((2 * r, 2 * c) for r, c in p.origins), 2 * p.reach)
+        for p in phases
+    )
+    return coarse + _FOUR[1:]
+
+
+# By their number. Seven and ten are four whose first phase is cut into phases again.
+PHASES = {
+    1: (Phase(1, ((0, 0),)),),
+    2: (Phase(2, ((0, 0), (1, 1))), Phase(2, ((0, 1), (1, 0)))),
+    4: _FOUR,
+    7: _from_coarse(_FOUR),
+    10: _from_coarse(_from_coarse(_FOUR)),
+}
+
+
+def phase_map(n_phases: int, rows: int, columns: int) -> NDArray[np.int8]:
+    """The phase of each cell [rows, columns]."""
+    phases = np.empty((rows, columns), np.int8)
+    for index, phase in enumerate(PHASES[n_phases]):
+        for row, column in phase.origins:
+            phases[row :: phase.spacing, column :: phase.spacing] = index
+    return phases
 
 
 def hidden_width(arrays: dict[str, Integers]) -> int:

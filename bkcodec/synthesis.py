@@ -12,6 +12,7 @@ from bkcodec.analysis import tiles
 from bkcodec.config import LEVELS, DecodeOptions
 from bkcodec.container import Container
 from bkcodec.entropy import Symbols
+from bkcodec.levelmap import Levels
 from bkcodec.models.compression import BkSdmCompression
 from bkcodec.models.diffusion import Denoising
 from bkcodec.tiling import Slices, scaled, tile_cells, windows, within
@@ -19,15 +20,15 @@ from bkcodec.tiling import Slices, scaled, tile_cells, windows, within
 
 @torch.inference_mode()
 def picture_bands(
-    model: BkSdmCompression, device: torch.device, symbols: Symbols, container: Container,
-    options: DecodeOptions,
+    model: BkSdmCompression, device: torch.device, symbols: Symbols, levels: int | Levels,
+    container: Container, options: DecodeOptions,
 ) -> Iterator[NDArray[np.uint8]]:  # fmt: skip
-    """Symbols int16 [M, h, w] -> the picture in bands uint8 [n, W, 3].
+    """Symbols int16 [M, h, w] of one level, or one level a cell -> the picture in bands [n, W, 3].
 
     With a single step of our own U-Net each tile goes from symbols to pixels on its own. With
     several, and with a pretrained U-Net, which sees everything, y_hat is made as a whole.
     """
-    level = torch.full((1,), container.level / (LEVELS - 1), device=device)
+    quality = torch.from_numpy(np.atleast_1d(levels)).to(device) / (LEVELS - 1)
     seed = container.seed if options.seed is None else options.seed
     width, height, stride = container.width, container.height, container.stride
     rows, columns = container.z_shape
@@ -40,7 +41,8 @@ def picture_bands(
 
     def sample(window: Slices) -> torch.Tensor:
         part = torch.from_numpy(symbols[(..., *window)]).to(device)[None].float()
-        return model.sample(part, level, how)
+        own = quality if quality.ndim == 1 else quality[window][None]
+        return model.sample(part, own, how)
 
     y_hat = None if is_local else sample((slice(0, rows), slice(0, columns)))
     side, reach = tiles(model, options.tile, width, height)

@@ -111,7 +111,7 @@ def test_every_flipped_bit_is_noticed() -> None:
         (header(b"\xff\xff\xff\xff\x07", b"\xff\xff\xff\xff\x07"), LimitError, "pixels"),
         (header(), FormatError, "no z section"),
         (header() + b"\x01\x00\x01\x00", FormatError, "twice"),
-        (header() + b"\x01\x00\x02\x00", UnsupportedError, "critical section 0x02"),
+        (header() + b"\x01\x00\x03\x00", UnsupportedError, "critical section 0x03"),
         (header() + b"\x01\x05ab", FormatError, "needs 5 bytes"),
         (header() + b"\x01\x00\x82\x00", FormatError, "icc"),
         (header() + b"\x01\x00\x82\x01\x00", FormatError, "icc section is empty"),

@@ -41,16 +41,20 @@ def test_a_u_net_sees_no_further_than_its_reach(network: torch.nn.Module, textur
         torch.nn.init.normal_(parameter, std=0.3)
     channels = 6 if isinstance(network, DenoisingUNet) else 4
     maps = tuple(torch.randn(1, channels, 96, 140) for _ in range(3))
-    t, embedding = torch.tensor([300.0]), torch.randn(1, 64)
+    for size in ((1, 1), (96, 140)):  # a level for all, and a level map
+        conditions = (*maps, torch.randn(1, 64, *size))
 
-    def run(*parts: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return (network(*parts, t, embedding, texture),)
+        def run(*parts: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return (network(*parts, texture),)
 
-    with torch.no_grad():
-        whole, tiled = run(*maps)[0], by_windows(run, maps, 20, network.reach, network.align)[0]
-        short = by_windows(run, maps, 20, network.reach // 4, network.align)[0]
-    scale = whole.abs().mean()
-    assert (whole - tiled).abs().max() < 5e-4 * scale < (whole - short).abs().max()
+        def windowed(reach: int) -> torch.Tensor:
+            return by_windows(run, conditions, 20, reach, network.align)[0]  # noqa: B023
+
+        with torch.no_grad():
+            whole = run(*conditions)[0]
+            tiled, short = windowed(network.reach), windowed(network.reach // 4)
+        scale = whole.abs().mean()
+        assert (whole - tiled).abs().max() < 5e-4 * scale < (whole - short).abs().max()
 
 
 def test_what_needs_more_memory_than_there_is(

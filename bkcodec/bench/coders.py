@@ -61,9 +61,10 @@ class BundleCoder:
     def digest(self, data: bytes) -> Digest:
         """See ``Coder``."""
         from bkcodec.container import container_from_bytes
+        from bkcodec.levelmap import levels_of
 
         container = container_from_bytes(data)
-        coder = self.codec.bundle.prior.level(container.level)
+        coder = self.codec.bundle.prior.at(levels_of(container))
         return _digest(coder.decode(container.z, *container.z_shape))
 
 

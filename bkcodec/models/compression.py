@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bkcodec.config import LEVELS
 from bkcodec.context import ContextPrior
 from bkcodec.entropy import SymbolCoder, Tables
-from bkcodec.models.blocks import QualityEmbedding
+from bkcodec.models.blocks import QualityEmbedding, adopt_exponents, at_resolution
 from bkcodec.models.diffusion import Denoising, beta_schedule, denoise, make_scheduler
 from bkcodec.models.hyperprior import HYPER_DEPTH, HyperDecoder, HyperEncoder, Quantiser
 from bkcodec.models.latent import FACTOR, LATENT, LatentHyperDecoder, LatentHyperEncoder, LatentUNet
@@ -37,7 +37,7 @@ class Belief(NamedTuple):
 
     mean: Tensor  # [B, latent, h, w]
     log_scale: Tensor  # [B, latent, h, w]
-    embedding: Tensor  # [B, EMBEDDING], of the quality
+    embedding: Tensor  # [B, EMBEDDING, ., .], of the quality; cell by cell with a level map
     correction: Tensor | None
 
 
@@ -49,8 +49,9 @@ class BkSdmCompression(nn.Module):
     x_hat <--VAE decoder-- y_hat <--U-Net-- (mean, log scale) <--h_s-- z_hat
     ```
 
-    Qualities are floats in 0..1 here (the command line's 0..100 over 100). ``prior`` codes the
-    symbols; without one there are no likelihoods and no strings.
+    Qualities are floats in 0..1 here (the command line's 0..100 over 100): [B], one an image, or
+    with a level map [B, h, w], one a cell of z. ``prior`` codes the symbols; without one there are
+    no likelihoods and no strings.
 
     Args:
         config: sizes of the custom networks; its ``space`` decides which they are.
@@ -92,10 +93,10 @@ class BkSdmCompression(nn.Module):
                 raise ValueError("pretrained parts need the latent space of Stable Diffusion")
             self.factor, self.latent = 1, config.M
             latent, width = config.M, 2 * config.N
-            self.vae = Vae(latent, config.N, *depths)
-            self.h_a = HyperEncoder(latent, config.M, width)
-            self.h_s = HyperDecoder(latent, config.M, width)
-            self.unet = DenoisingUNet(latent, width)
+            self.vae = Vae(latent, config.N, *depths, config.inner)
+            self.h_a = HyperEncoder(latent, config.M, width, config.inner)
+            self.h_s = HyperDecoder(latent, config.M, width, config.inner)
+            self.unet = DenoisingUNet(latent, width, inner=config.inner)
         self.quantiser = Quantiser(config.M, config.anchors, config.coarsest, config.finest)
         self.embedding = QualityEmbedding(config.anchors)
 
@@ -138,6 +139,7 @@ class BkSdmCompression(nn.Module):
         Raises:
             RuntimeError: a tensor is missing, unknown or of another shape.
         """
+        adopt_exponents(self, state)
         differing = self.own_state().keys() ^ state.keys()
         if differing:
             raise RuntimeError(f"missing or unknown tensors: {', '.join(sorted(differing)[:3])}")
@@ -175,18 +177,19 @@ class BkSdmCompression(nn.Module):
         embedding = self.embedding(quality)
         if self.config.space == "sd":
             tile = 0  # z has a sixteenth of y's cells
-        mean, log_scale, *rest = by_windows(
-            lambda part: self.h_s(part, embedding), (z_hat,), tile, HYPER_DEPTH
-        )
+        mean, log_scale, *rest = by_windows(self.h_s, (z_hat, embedding), tile, HYPER_DEPTH)
         correction = rest[0] if rest and self.backbone is not None else None
         return Belief(mean / self.y_std, log_scale, embedding, correction)
 
     def start_timestep(self, quality: Tensor) -> Tensor:
-        """Quality [B] in 0..1 -> the (float, whole) timestep at which denoising starts [B]."""
+        """Quality in 0..1 -> the (float, whole) timestep at which denoising starts, likewise.
+
+        A pretrained U-Net takes one for the whole picture: that of the mean quality.
+        """
         c = self.config
         if self.backbone is None:
             return (c.t_coarsest + (c.t_finest - c.t_coarsest) * quality).round()
-        levels = (quality * (LEVELS - 1)).round().long()
+        levels = (quality.reshape(len(quality), -1).mean(dim=1) * (LEVELS - 1)).round().long()
         rho = self.correlation[levels].float() / CORRELATION_UNIT
         return torch.tensor([float(self.backbone.start_timestep(r)) for r in rho.tolist()]).to(
             quality
@@ -202,7 +205,8 @@ class BkSdmCompression(nn.Module):
     ) -> Tensor:
         """One step from the mean: the estimate with the least distortion, standardised.
 
-        ``t`` [B]: the timestep; None = what the quality says. ``tile``: as in ``Denoising``.
+        ``t``: the timestep [B] or [B, h, w]; None = what the quality says. ``tile``: as in
+        ``Denoising``.
         """
         t = self.start_timestep(quality) if t is None else t
         if self.backbone is None:
@@ -218,9 +222,10 @@ class BkSdmCompression(nn.Module):
 
     def _own_unet(self, y_t: Tensor, t: Tensor, belief: Belief, tile: int, texture: bool) -> Tensor:
         mean, log_scale, embedding, _ = belief
+        embedding = at_resolution(self.unet.condition(embedding, t), y_t)
         (y_hat,) = by_windows(
-            lambda *maps: (self.unet(*maps, t, embedding, texture),),
-            (y_t, mean, log_scale), tile, self.unet.reach, self.unet.align,
+            lambda *maps: (self.unet(*maps, texture),),
+            (y_t, mean, log_scale, embedding), tile, self.unet.reach, self.unet.align,
         )  # fmt: skip
         return y_hat
 
@@ -229,7 +234,7 @@ class BkSdmCompression(nn.Module):
 
         Args:
             belief: of one picture.
-            quality: [1], 0..1.
+            quality: [1] or [1, h, w], 0..1.
             how: steps, scheduler, seed, realism, timestep.
         """
         start = self.start_timestep(quality)
@@ -239,7 +244,7 @@ class BkSdmCompression(nn.Module):
             if how.steps == 1:
                 denoised = self.denoise_once(belief, quality, start, how.tile)
             else:
-                denoised = self.sample_chain(belief, int(start[0]), how)
+                denoised = self.sample_chain(belief, int(start.mean().round()), how)
         return belief.mean + how.realism * (denoised - belief.mean)
 
     def sample_chain(

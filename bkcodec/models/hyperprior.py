@@ -5,7 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bkcodec.models.blocks import Stack, in_full_precision, interpolate_rows, zero_
+from bkcodec.models.blocks import (
+    STEM,
+    Conv,
+    Stack,
+    in_full_precision,
+    interpolate_rows,
+    quality_rows,
+    zero_,
+)
 
 HYPER_DEPTH = 2  # residual blocks of each of the two networks
 
@@ -16,12 +24,12 @@ class HyperEncoder(nn.Module):
     The linear path starts as the identity on the first M latents, the residual at zero.
     """
 
-    def __init__(self, latent: int, channels: int, width: int, depth: int = HYPER_DEPTH) -> None:
+    def __init__(self, latent: int, channels: int, width: int, inner: float = 0.5) -> None:
         super().__init__()
         self.linear = nn.Conv2d(latent, channels, 1)
-        self.stem = nn.Conv2d(latent, width, 1)
-        self.blocks = Stack(width, depth)
-        self.head = zero_(nn.Conv2d(width, channels, 1))
+        self.stem = Conv(latent, width, grid=STEM)
+        self.blocks = Stack(width, HYPER_DEPTH, inner=inner)
+        self.head = zero_(Conv(width, channels))
         _identity_(self.linear)
 
     def forward(self, y: Tensor) -> Tensor:
@@ -35,19 +43,19 @@ class HyperDecoder(nn.Module):
     The log scale is that of (y - mean) / y_std, natural logarithm, clipped to -6..2.
     """
 
-    def __init__(self, latent: int, channels: int, width: int, depth: int = HYPER_DEPTH) -> None:
+    def __init__(self, latent: int, channels: int, width: int, inner: float = 0.5) -> None:
         super().__init__()
         self.linear = nn.Conv2d(channels, latent, 1)
-        self.stem = nn.Conv2d(channels, width, 1)
-        self.blocks = Stack(width, depth, conditioned=True)
-        self.mean = zero_(nn.Conv2d(width, latent, 1))
-        self.log_scale = zero_(nn.Conv2d(width, latent, 1))
+        self.stem = Conv(channels, width, grid=STEM)
+        self.blocks = Stack(width, HYPER_DEPTH, conditioned=True, inner=inner)
+        self.mean = zero_(Conv(width, latent))
+        self.log_scale = zero_(Conv(width, latent))
         _identity_(self.linear)
         if self.log_scale.bias is not None:
             nn.init.constant_(self.log_scale.bias, -1.0)
 
     def forward(self, z_hat: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class; embedding is [B, EMBEDDING]."""
+        """See the class; embedding is [B, EMBEDDING, ., .]."""
         h = self.blocks(self.stem(z_hat), embedding)
         return in_full_precision(self.linear, z_hat) + self.mean(h), self.log_scale(h).clamp(-6, 2)
 
@@ -56,7 +64,7 @@ class Quantiser(nn.Module):
     """Per-quality step sizes of z: z / step is rounded, symbol * step * inverse_gain is z_hat.
 
     Both are tables over L anchor qualities, interpolated geometrically in between (gain units:
-    Cui et al. 2021, arXiv:2003.02012). Qualities are 0..1.
+    Cui et al. 2021, arXiv:2003.02012). Qualities are 0..1, one an image or one a cell.
     """
 
     def __init__(self, channels: int, anchors: int, coarsest: float, finest: float) -> None:
@@ -67,17 +75,17 @@ class Quantiser(nn.Module):
         self.log_inverse_gain = nn.Parameter(torch.zeros(anchors, channels))
 
     def step(self, quality: Tensor) -> Tensor:
-        """Quality [B] -> step sizes [B, M, 1, 1]."""
-        return interpolate_rows(self.log_step, quality).exp()[:, :, None, None]
+        """Quality [B] or [B, h, w] -> step sizes [B, M, 1, 1] or [B, M, h, w]."""
+        return quality_rows(self.log_step, quality).exp()
 
     def exact_step(self, quality: Tensor) -> Tensor:
-        """As ``step``, the same float32 on every machine: computed in float64, on the CPU."""
+        """As ``step`` of [B], the same float32 everywhere: computed in float64, on the CPU."""
         log_step = interpolate_rows(self.log_step.detach().cpu().double(), quality.cpu().double())
         return log_step.exp().float()[:, :, None, None]
 
     def dequantise(self, symbols: Tensor, quality: Tensor) -> Tensor:
         """Symbols [B, M, h, w] (integers, or noisy in training) -> z_hat, same shape."""
-        inverse = interpolate_rows(self.log_inverse_gain, quality).exp()[:, :, None, None]
+        inverse = quality_rows(self.log_inverse_gain, quality).exp()
         return symbols * self.step(quality) * inverse
 
 

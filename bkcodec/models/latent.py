@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from bkcodec.models.blocks import (
     EMBEDDING,
     Stack,
+    as_map,
     in_full_precision,
     shuffle,
     timestep_embedding,
@@ -82,7 +83,7 @@ class LatentHyperDecoder(nn.Module):
             nn.init.constant_(self.log_scale.bias, SCALE_START)
 
     def forward(self, z_hat: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See the class; embedding is [B, EMBEDDING]."""
+        """See the class; embedding is [B, EMBEDDING, ., .]."""
         h = shuffle(self.up(self.coarse(self.stem(z_hat), embedding)), 2)
         h = self.fine(h, embedding)
         mean, log_scale, correction = (
@@ -93,7 +94,7 @@ class LatentHyperDecoder(nn.Module):
 
 
 class LatentUNet(nn.Module):
-    """(y_t, mean, log_scale [B, 4, h, w], t [B], quality embedding [B, E]) -> y_hat.
+    """(y_t, mean, log_scale [B, 4, h, w], embedding [B, E, ., .]) -> y_hat.
 
     Three resolutions, x0-prediction. As in ``unet.DenoisingUNet`` the way up exists twice: for one
     step from the mean, and for noisy latents (``texture``). Untrained it returns the mean.
@@ -117,12 +118,14 @@ class LatentUNet(nn.Module):
         self.deep = Stack(deep, depths[2], conditioned=True)
         self.up = nn.ModuleList(_Up(width, depths) for _ in range(2))
 
+    def condition(self, embedding: Tensor, t: Tensor) -> Tensor:
+        """As ``unet.DenoisingUNet.condition``."""
+        return embedding + as_map(self.time(timestep_embedding(t)))
+
     def forward(
-        self, y_t: Tensor, mean: Tensor, log_scale: Tensor, t: Tensor, embedding: Tensor,
-        texture: bool = False,
-    ) -> Tensor:  # fmt: skip
+        self, y_t: Tensor, mean: Tensor, log_scale: Tensor, embedding: Tensor, texture: bool = False
+    ) -> Tensor:
         """See the class; h and w are multiples of 4."""
-        embedding = embedding + self.time(timestep_embedding(t))
         fine = self.fine(self.stem(torch.cat([y_t, mean, log_scale], dim=1)), embedding)
         middle = self.middle(self.down_middle(fine), embedding)
         deep = self.deep(self.down_deep(middle), embedding)

@@ -28,6 +28,7 @@ class ModelConfig:
         schedule, train_timesteps: its noise schedule, a key of ``diffusion.BETA_SCHEDULES``.
         space: "own": y is the custom VAE's latent, at 1/16; "sd": y is the latent of Stable
             Diffusion 1.x, 4 channels at 1/8, and z is at 1/32.
+        inner: width inside of a residual block, as a share of its channels ("own" space).
     """
 
     N: int = 128
@@ -42,6 +43,7 @@ class ModelConfig:
     schedule: str = "scaled_linear"
     train_timesteps: int = 1000
     space: str = "own"
+    inner: float = 0.5
 
     def __post_init__(self) -> None:
         sizes = (self.N, self.M, self.anchors, *self.encoder_depths, *self.decoder_depths)
@@ -56,6 +58,8 @@ class ModelConfig:
             raise ValueError(f"timesteps {timesteps}")
         if self.space not in SPACES:
             raise ValueError(f"latent space {self.space}")
+        if not 0.25 <= self.inner <= 2 or (self.space == "sd" and self.inner != 0.5):
+            raise ValueError(f"inner width {self.inner}")
 
     def as_dict(self) -> dict[str, Any]:
         """For a bundle's header."""

@@ -19,11 +19,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bkcodec.models.blocks import EMBEDDING, Stack, shuffle, timestep_embedding, zero_
+from bkcodec.models.blocks import (
+    EMBEDDING,
+    STEM,
+    Conv,
+    Stack,
+    as_map,
+    shuffle,
+    timestep_embedding,
+    zero_,
+)
 
 
 class DenoisingUNet(nn.Module):
-    """(y_t, mean, log_scale [B, latent, h, w], t [B], quality embedding [B, E]) -> y_hat.
+    """(y_t, mean, log_scale [B, latent, h, w], embedding [B, E, ., .]) -> y_hat.
 
     ``reach`` cells on each side of a cell matter; windows must begin at multiples of ``align``.
     """
@@ -31,29 +40,32 @@ class DenoisingUNet(nn.Module):
     align = 2
 
     def __init__(
-        self, latent: int, width: int, depth: int = 2, deep_depth: int = 3, texture_depth: int = 3
-    ) -> None:
+        self, latent: int, width: int, depth: int = 2, deep_depth: int = 3, texture_depth: int = 3,
+        inner: float = 0.5,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.reach = depth + 2 * deep_depth + 1 + max(depth, texture_depth)
         self.time = nn.Sequential(
             nn.Linear(EMBEDDING, EMBEDDING), nn.ReLU(), nn.Linear(EMBEDDING, EMBEDDING)
         )
-        self.stem = nn.Conv2d(3 * latent, width, 1)
-        self.before = Stack(width, depth, conditioned=True)
-        self.down = nn.Conv2d(width, width, 2, stride=2)
-        self.deep = Stack(width, deep_depth, conditioned=True)
-        self.up = nn.Conv2d(width, 4 * width, 1)
-        self.after = Stack(width, depth, conditioned=True)
-        self.head = zero_(nn.Conv2d(width, latent, 1))
-        self.texture_after = Stack(width, texture_depth, conditioned=True)
-        self.texture_head = zero_(nn.Conv2d(width, latent, 1))
+        self.stem = Conv(3 * latent, width, grid=STEM)
+        self.before = Stack(width, depth, conditioned=True, inner=inner)
+        self.down = Conv(width, width, 2, stride=2)
+        self.deep = Stack(width, deep_depth, conditioned=True, inner=inner)
+        self.up = Conv(width, 4 * width)
+        self.after = Stack(width, depth, conditioned=True, inner=inner)
+        self.head = zero_(Conv(width, latent))
+        self.texture_after = Stack(width, texture_depth, conditioned=True, inner=inner)
+        self.texture_head = zero_(Conv(width, latent))
+
+    def condition(self, embedding: Tensor, t: Tensor) -> Tensor:
+        """What the quality says and what the timesteps [B] or [B, h, w] say, in one embedding."""
+        return embedding + as_map(self.time(timestep_embedding(t)))
 
     def forward(
-        self, y_t: Tensor, mean: Tensor, log_scale: Tensor, t: Tensor, embedding: Tensor,
-        texture: bool = False,
-    ) -> Tensor:  # fmt: skip
-        """See the class; ``texture`` chooses the branch."""
-        embedding = embedding + self.time(timestep_embedding(t))
+        self, y_t: Tensor, mean: Tensor, log_scale: Tensor, embedding: Tensor, texture: bool = False
+    ) -> Tensor:
+        """See the class; ``embedding`` is from ``condition``, ``texture`` chooses the branch."""
         height, width = y_t.shape[-2:]
         h = self.before(self.stem(torch.cat([y_t, mean, log_scale], dim=1)), embedding)
         even = F.pad(h, (0, width % 2, 0, height % 2))

@@ -19,21 +19,32 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bkcodec.models.blocks import Stack, in_full_precision, shuffle, unshuffle, zero_
+from bkcodec.models.blocks import (
+    PIXELS,
+    STEM,
+    Conv,
+    Stack,
+    in_full_precision,
+    shuffle,
+    unshuffle,
+    zero_,
+)
 from bkcodec.models.dct import STRIDE, dct_basis
 
 
 class VaeEncoder(nn.Module):
     """x [B, 3, H, W] in 0..1 -> y [B, latent, H/16, W/16] (deterministic, ``.mode()``)."""
 
-    def __init__(self, latent: int, width: int, depths: tuple[int, int] = (3, 4)) -> None:
+    def __init__(
+        self, latent: int, width: int, depths: tuple[int, int] = (3, 4), inner: float = 0.5
+    ) -> None:
         super().__init__()
         self.linear = nn.Conv2d(3 * STRIDE**2, latent, 1)
-        self.stem = nn.Conv2d(3 * 64, width, 1)
-        self.fine = Stack(width, depths[0])
-        self.down = nn.Conv2d(width, 2 * width, 2, stride=2)
-        self.coarse = Stack(2 * width, depths[1])
-        self.head = zero_(nn.Conv2d(2 * width, latent, 1))
+        self.stem = Conv(3 * 64, width, grid=PIXELS)
+        self.fine = Stack(width, depths[0], inner=inner)
+        self.down = Conv(width, 2 * width, 2, stride=2)
+        self.coarse = Stack(2 * width, depths[1], inner=inner)
+        self.head = zero_(Conv(2 * width, latent))
         with torch.no_grad():
             zero_(self.linear).weight.copy_(dct_basis(latent)[:, :, None, None])
 
@@ -51,16 +62,18 @@ TEXTURE_DEPTH = 2  # residual blocks at 1/8 that only several denoising steps us
 class VaeDecoder(nn.Module):
     """y_hat [B, latent, H/16, W/16] -> x_hat [B, 3, H, W], about 0..1, not clipped."""
 
-    def __init__(self, latent: int, width: int, depths: tuple[int, int] = (4, 4)) -> None:
+    def __init__(
+        self, latent: int, width: int, depths: tuple[int, int] = (4, 4), inner: float = 0.5
+    ) -> None:
         super().__init__()
         self.linear = nn.Conv2d(latent, 3 * STRIDE**2, 1)
-        self.stem = nn.Conv2d(latent, 2 * width, 1)
-        self.coarse = Stack(2 * width, depths[1])
-        self.up = nn.Conv2d(2 * width, 4 * width, 1)
-        self.fine = Stack(width, depths[0])
-        self.head = zero_(nn.Conv2d(width, 3 * 64, 1))
-        self.texture = Stack(width, TEXTURE_DEPTH)
-        self.texture_head = zero_(nn.Conv2d(width, 3 * 64, 1))
+        self.stem = Conv(latent, 2 * width, grid=STEM)
+        self.coarse = Stack(2 * width, depths[1], inner=inner)
+        self.up = Conv(2 * width, 4 * width)
+        self.fine = Stack(width, depths[0], inner=inner)
+        self.head = zero_(Conv(width, 3 * 64))
+        self.texture = Stack(width, TEXTURE_DEPTH, inner=inner)
+        self.texture_head = zero_(Conv(width, 3 * 64))
         with torch.no_grad():
             zero_(self.linear).weight.copy_(dct_basis(latent).t()[:, :, None, None])
 
@@ -83,11 +96,11 @@ class Vae(nn.Module):
 
     def __init__(
         self, latent: int, width: int, encoder_depths: tuple[int, int] = (3, 4),
-        decoder_depths: tuple[int, int] = (4, 4),
+        decoder_depths: tuple[int, int] = (4, 4), inner: float = 0.5,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.encoder = VaeEncoder(latent, width, encoder_depths)
-        self.decoder = VaeDecoder(latent, width, decoder_depths)
+        self.encoder = VaeEncoder(latent, width, encoder_depths, inner)
+        self.decoder = VaeDecoder(latent, width, decoder_depths, inner)
         # Standard deviation of y per channel over photos; training measures it at the start.
         self.register_buffer("y_std", torch.ones(latent))
 

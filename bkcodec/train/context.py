@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bkcodec.context import FRACTIONS, GAIN_SHIFT, ContextPrior
+from bkcodec.context import ContextPrior
 from bkcodec.entropy import Integers
 from bkcodec.exact import EXACT, FEATURE_MAX, HIDDEN_MAX
-from bkcodec.layout import PHASES
-from bkcodec.models.blocks import interpolate_rows
+from bkcodec.layout import PHASES, Phase
+from bkcodec.models.blocks import interpolate_rows, quality_rows
 from bkcodec.train.prior import ContinuousPrior
+from bkcodec.walk import FRACTIONS, GAIN_SHIFT
 
 # Integer units of the networks' values: x in the network is the integer x * unit in the bundle.
 FEATURE_UNIT, HIDDEN_UNIT, MEAN_UNIT = 32, 128, 64
@@ -27,6 +28,8 @@ FEATURE_UNIT, HIDDEN_UNIT, MEAN_UNIT = 32, 128, 64
 SCALES, PER_OCTAVE, ONE = 48, 4, 20
 FINE = 24  # from this scale index on, means are rounded to whole symbols
 MAX_EXPONENT = 10  # weights are stored in units of 2^-exponent
+
+Lattice = tuple[slice, slice]  # rows and columns, from the first cell on, with a step
 
 
 def group_sizes(channels: int) -> tuple[int, ...]:
@@ -53,14 +56,19 @@ class ContextConfig:
 
 
 def spread_phases(state: dict[str, Tensor], config: ContextConfig) -> dict[str, Tensor]:
-    """A prior's weights for more phases: new ones start as the last one that there was."""
-    there = {tuple(k.split(".")[1].split("_")) for k in state if k.startswith("networks.")}
-    spread = dict(state)
+    """A prior's weights for more phases: new ones start as one that there was.
+
+    The last three of four, seven and ten phases are the same cells, so each keeps its own.
+    """
+    numbers = [tuple(map(int, k.split(".")[1].split("_"))) for k in state if k.endswith(".second")]
+    spread = {k: v for k, v in state.items() if not k.startswith("networks.")}
     for g, phases in enumerate(config.phases):
-        last = max((int(p) for group, p in there if group == str(g)), default=phases)
-        for p in range(last + 1, phases):
-            old, new = f"networks.{g}_{last}.", f"networks.{g}_{p}."
-            spread |= {k.replace(old, new): v for k, v in state.items() if k.startswith(old)}
+        last = max((p for group, p in numbers if group == g), default=0)
+        for p in range(phases):
+            from_end = last - (phases - 1 - p)
+            source = p if last < 3 else max(from_end, (p - 1) % 3 + 1 if p else 0)
+            old, new = f"networks.{g}_{min(source, last)}.", f"networks.{g}_{p}."
+            spread |= {new + k.removeprefix(old): v for k, v in state.items() if k.startswith(old)}
     return spread
 
 
@@ -152,58 +160,46 @@ class ContextNetwork(nn.Module):
     def bits(self, z: Tensor, symbols: Tensor, step: Tensor, quality: Tensor) -> Tensor:
         """Information of z given its quantised neighbours.
 
+        Every phase is evaluated on its own cells alone.
+
         Args:
             z: [B, C, h, w]: noisy in training, symbols * step for the rate of symbols.
             symbols: [B, C, h, w], integers: what the networks see.
-            step: [B, C, 1, 1].
-            quality: [B], 0..1.
+            step: [B, C, 1, 1], or [B, C, h, w] with a level map.
+            quality: [B] or [B, h, w], 0..1.
 
         Returns:
-            [B], bits.
+            [B, h, w], bits of each cell.
         """
         z, symbols, step = z[:, self.order], symbols[:, self.order], step[:, self.order]
-        n = self.config.groups[0]
-        begin = _phase_masks(self.config.phases[0], z)[0]
-        bits = (self.first.bits(z[:, :n], step[:, :n]) * begin).sum(dim=(1, 2, 3))
-        mean, log_scale, known = self.predict(symbols, step, quality)
-        scale = torch.exp2(log_scale)
-        residual = (z / step - mean).abs()  # symmetric: the side where sigmoid does not saturate
-        upper, lower = (0.5 - residual) / scale, (-0.5 - residual) / scale
-        p = (torch.sigmoid(upper) - torch.sigmoid(lower)).clamp_min(1e-9)
-        return bits - (torch.log2(p) * known).sum(dim=(1, 2, 3))
-
-    def predict(self, symbols: Tensor, step: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
-        """Means [B, C, h, w] in symbols, log2 of the logistic scale, and where they hold.
-
-        All in coding order, on the grids of the integer prior. They hold everywhere but in the
-        first phase of the first group.
-        """
-        features = self._features(symbols, step)
-        means, scales, known = [], [], []
-        for g, n in enumerate(self.config.groups):
-            masks = _phase_masks(self.config.phases[g], symbols)
-            a, b = 2 * self.starts[g], 2 * self.ends[g]
-            networks = {p: self.network(g, p) for p in range(len(masks)) if (g, p) != (0, 0)}
+        ratio = self.spread[None, :, None, None] / step
+        features, bits = self._features(symbols, ratio), torch.zeros_like(z[:, 0])
+        for g in range(len(self.config.groups)):
+            begin, end = self.starts[g], self.ends[g]
             exponent = self._first_exponent(g)
-            total: Tensor | float = 0.0
+            total = torch.zeros_like(z[:, :1])
             if g:
                 earlier = _round_to(self.shared[g], exponent)
-                total = F.conv2d(features[:, :a], earlier, padding=1)
-            out = torch.zeros_like(symbols[:, :1]).repeat(1, 2 * n, 1, 1)
-            for p, network in networks.items():
-                seen = features[:, a:b] * sum(masks[:p]) if p else None
-                out = out + network(total, seen, exponent, quality) * masks[p]
-            means.append(out[:, :n])
-            scales.append(out[:, n:])
-            predicted = torch.ones_like(masks[0]) if g else 1 - masks[0]
-            known.append(predicted.expand_as(out[:, :n]))
-        ratio = self.spread[None, :, None, None] / step
-        mean = _rounded(torch.cat(means, 1) * MEAN_UNIT) / MEAN_UNIT * ratio
-        index = PER_OCTAVE * (torch.cat(scales, 1) + torch.log2(ratio)) + ONE
-        index = _rounded(index).clamp(0, SCALES - 1)
-        fine = _rounded(mean * FRACTIONS) / FRACTIONS
-        mean = torch.where(index < FINE, fine, _rounded(mean))
-        return mean, (index - ONE) / PER_OCTAVE, torch.cat(known, 1)
+                total = F.conv2d(features[:, : 2 * begin], earlier, padding=1)
+            own, known = features[:, 2 * begin : 2 * end], torch.zeros_like(z[:1, :1])
+            for p, phase in enumerate(PHASES[self.config.phases[g]]):
+                seen = F.pad(own * known, (phase.reach,) * 4) if p else None
+                known = known.clone()
+                for lattice in lattices(phase, *z.shape[2:]):
+                    target = z[(..., *lattice)][:, begin:end]
+                    width = on(lattice, step)[:, begin:end]
+                    if (g, p) == (0, 0):
+                        found = self.first.bits(target, width)
+                    else:
+                        network, sums = self.network(g, p), total[(..., *lattice)]
+                        if seen is not None:
+                            sums = sums + network.see(seen, exponent, lattice, phase.reach)
+                        out = network(sums, on(lattice, quality))
+                        own_ratio = on(lattice, ratio)[:, begin:end]
+                        found = _logistic_bits(out, target / width, own_ratio)
+                    bits[(..., *lattice)] += found.sum(dim=1)
+                    known[(..., *lattice)] = 1
+        return bits
 
     @torch.no_grad()
     def integers(self, steps: Tensor) -> dict[str, Integers]:
@@ -233,11 +229,10 @@ class ContextNetwork(nn.Module):
                         arrays[f"{g}.{p}.{name}"] = array
         return arrays
 
-    def _features(self, symbols: Tensor, step: Tensor) -> Tensor:
+    def _features(self, symbols: Tensor, ratio: Tensor) -> Tensor:
         """Symbols in coding order -> [B, 2 C, h, w], value and magnitude of each channel."""
         limit = FEATURE_MAX / FEATURE_UNIT
-        value = symbols * (step / self.spread[None, :, None, None])
-        value = _rounded(value * FEATURE_UNIT) / FEATURE_UNIT
+        value = _rounded(symbols / ratio * FEATURE_UNIT) / FEATURE_UNIT
         pair = torch.stack([value.clamp(-limit, limit), _magnitude(symbols) / FEATURE_UNIT], dim=2)
         return pair.flatten(1, 2)
 
@@ -268,17 +263,18 @@ class _Phase(nn.Module):
         with torch.no_grad():
             self.bias3[:, outputs // 2 :] = -1.0
 
-    def forward(
-        self, total: Tensor | float, seen: Tensor | None, exponent: Tensor, quality: Tensor
-    ) -> Tensor:
-        """Sums over earlier groups, features of own symbols -> means and log2 scales."""
-        if seen is not None:
-            total = total + F.conv2d(seen, _round_to(self.own, exponent), padding=1)
-        out = total + interpolate_rows(self.bias1, quality)[:, :, None, None]
+    def see(self, seen: Tensor, exponent: Tensor, lattice: Lattice, reach: int) -> Tensor:
+        """Sums over own symbols [B, own, h + 2 * reach, w + 2 * reach] for the lattice's cells."""
+        (rows, columns), weight = lattice, _round_to(self.own, exponent)
+        part = seen[..., rows.start :, columns.start :]
+        return F.conv2d(part, weight, stride=rows.step, dilation=reach)
+
+    def forward(self, total: Tensor, quality: Tensor) -> Tensor:
+        """Sums of the first layer -> means and log2 scales."""
+        out = total + quality_rows(self.bias1, quality)
         for weight, bias in ((self.second, self.bias2), (self.third, self.bias3)):
             rounded = _round_to(weight, _hidden_exponent(weight))
-            out = F.conv2d(_activate(out), rounded)
-            out = out + interpolate_rows(bias, quality)[:, :, None, None]
+            out = F.conv2d(_activate(out), rounded) + quality_rows(bias, quality)
         return out
 
     def integers(self, quality: Tensor, exponent: Tensor, offset: Tensor) -> dict[str, Integers]:
@@ -313,13 +309,38 @@ def _random(outputs: int, inputs: int, side: int) -> nn.Parameter:
     return nn.Parameter(weight, requires_grad=inputs > 0)  # none: nothing is known yet
 
 
-def _phase_masks(phases: int, like: Tensor) -> list[Tensor]:
-    """[1, 1, h, w] each, 1 where a cell belongs to the phase."""
-    height, width = like.shape[-2:]
-    pattern = torch.tensor(PHASES[phases], device=like.device)
-    rows, columns = torch.arange(height) % 2, torch.arange(width) % 2
-    phase = pattern[rows][:, columns]
-    return [(phase == p).to(like)[None, None] for p in range(phases)]
+def lattices(phase: Phase, height: int, width: int) -> list[Lattice]:
+    """The lattices of a phase in a map of this size, but for those without a cell."""
+    return [
+        (slice(row, None, phase.spacing), slice(column, None, phase.spacing))
+        for row, column in phase.origins
+        if row < height and column < width
+    ]
+
+
+def on(lattice: Lattice, x: Tensor) -> Tensor:
+    """The values [..., h, w] of a lattice's cells; what holds for all cells as it is."""
+    return x if x.ndim == 1 or x.shape[-2:] == (1, 1) else x[(..., *lattice)]
+
+
+def _logistic_bits(out: Tensor, scaled: Tensor, ratio: Tensor) -> Tensor:
+    """Information of z / step under predicted logistic distributions, on the integer prior's grids.
+
+    Args:
+        out: [B, 2 n, h, w], means in units of spread and log2 scales, likewise.
+        scaled: z / step [B, n, h, w].
+        ratio: spread / step [B, n, 1, 1] or [B, n, h, w].
+    """
+    mean, scale = out.chunk(2, dim=1)
+    mean = _rounded(mean * MEAN_UNIT) / MEAN_UNIT * ratio
+    index = _rounded(PER_OCTAVE * (scale + torch.log2(ratio)) + ONE).clamp(0, SCALES - 1)
+    fine = _rounded(mean * FRACTIONS) / FRACTIONS
+    mean = torch.where(index < FINE, fine, _rounded(mean))
+    width = torch.exp2((index - ONE) / PER_OCTAVE)
+    residual = (scaled - mean).abs()  # symmetric: the side where sigmoid does not saturate
+    upper, lower = (0.5 - residual) / width, (-0.5 - residual) / width
+    p = (torch.sigmoid(upper) - torch.sigmoid(lower)).clamp_min(1e-9)
+    return -torch.log2(p)
 
 
 def _rounded(x: Tensor) -> Tensor:

@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from bkcodec.config import LEVELS
-from bkcodec.context import EXCESS_BITS, FRACTIONS, ContextPrior, Part
+from bkcodec.context import EXCESS_BITS, ContextPrior
 from bkcodec.entropy import Tables
 from bkcodec.exact import Cells, Numbers
 from bkcodec.models.compression import BkSdmCompression
 from bkcodec.tables import Floats, build_rows, build_tables, integer_weights
 from bkcodec.train.context import FINE, ONE, PER_OCTAVE, SCALES, ContextNetwork
+from bkcodec.walk import FRACTIONS, Part
 
 RARE = 5e-4  # a residual that is non-zero less often is not coded
 PSEUDO_COUNTS = 100.0  # weight of the logistic distribution against what was counted
