@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from bkcodec.errors import InputError
+from bkcodec.models.blocks import adopt_exponents
 from bkcodec.models.compression import BkSdmCompression
 
 # What reading a damaged folder raises.
@@ -78,6 +79,7 @@ def load_checkpoint(
                 part, name = key.split("/", 1)
                 parts[part][name] = file.get_tensor(key)
         for module, part in ((networks, parts["networks"]), (ema, parts["ema"])):
+            adopt_exponents(module, part)
             if part.keys() != _own(module).keys():
                 raise KeyError("other networks")
             module.load_state_dict(part, strict=False)
@@ -86,9 +88,18 @@ def load_checkpoint(
             index, slot = name.split("/")
             slots.setdefault(int(index), {})[slot] = value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+        _match_layouts(optimizer)
     except BROKEN as error:
         raise InputError(f"{path}: cannot be resumed ({str(error).splitlines()[0]})") from error
     return state
+
+
+def _match_layouts(optimizer: torch.optim.Optimizer) -> None:
+    """Give Adam's slots the memory layout of their weights, which its fused step relies on."""
+    for parameter, slots in optimizer.state.items():
+        for name, value in slots.items():
+            if value.shape == parameter.shape:
+                slots[name] = torch.empty_like(parameter).copy_(value)
 
 
 def load_run(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
@@ -122,7 +133,10 @@ def _load_averaged(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tens
 
 
 def _write(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    # Copies: averaged weights share what is frozen, and a safetensors file wants it twice.
+    tensors = {
+        k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()
+    }
     temporary = path.with_name(path.name + ".tmp")
     save_file(tensors, temporary, {"state": json.dumps(state)})
     with temporary.open("rb+") as file:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 FOLDER = click.Path(path_type=Path)
 SIZES = ("N", "M", "schedule")  # of the networks; --init-from settles them
-DEPTHS = ("encoder_depths", "decoder_depths")  # may grow: new blocks start as the identity
+GROWING = ("encoder_depths", "decoder_depths", "inner")  # what is new does nothing at first
+JOINT = ("joint", "quantise")  # phases that train everything
 LAMBDA = {"own": (1.5e-4, 0.1), "sd": (0.035, 2.0)}  # trade-offs at quality 0 and 100
 EXPORT_ONLY = {"run", "prior", "name", "data_note"}
 PICTURES_ONLY = ("ms_ssim_weight", "lpips", "lpips_weight")
@@ -83,10 +84,18 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
 )
 @click.option(
     "--phase",
-    type=click.Choice(["joint", "prior", "texture", "denoiser", "vae"]),
+    type=click.Choice(["joint", "quantise", "prior", "decoder", "texture", "denoiser", "vae"]),
     default="joint",
     show_default=True,
-    help="Everything, the context prior, texture, the fit to a pretrained U-Net, or a custom VAE.",
+    help="Everything; everything, for 8-bit networks; the context prior; the decoder alone; "
+    "texture; the fit to a pretrained U-Net; a custom VAE.",
+)
+@click.option(
+    "--rendered",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Share of the crops that are drawn: text, screens, diagrams, flat colours.",
 )
 @click.option("--epochs", type=click.IntRange(1), help="Length of the run.  [default: 100]")
 @click.option("--max-steps", type=click.IntRange(1), help="Length of the run.")
@@ -100,6 +109,14 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     help="Side of the square crops in pixels.",
 )
 @click.option("--lr", type=click.FloatRange(0, min_open=True), default=1e-4, show_default=True)
+@click.option(
+    "--decay",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Share of the run at whose end the learning rate falls. A run whose length is not known "
+    "yet takes a small one, and is resumed with its real length at the end.",
+)
 @click.option(
     "--lambda",
     "lambda_",
@@ -154,6 +171,12 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     help="Those of its decoder (of h_s).  [default: 4,4 (4,3), or those of --init-from]",
 )
 @click.option(
+    "--inner",
+    type=click.FloatRange(0.25, 2),
+    help="Width inside of residual blocks, as a share of their channels.  [default: 0.5, or that "
+    "of --init-from]",
+)
+@click.option(
     "--hidden",
     type=click.IntRange(8, 64),
     default=48,
@@ -162,10 +185,10 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
 )
 @click.option(
     "--context-phases",
-    type=click.Choice(["1", "2", "4"]),
+    type=click.Choice(["1", "2", "4", "7", "10"]),
     default="2",
     show_default=True,
-    help="Phases in which the context prior codes a group.",
+    help="Phases in which the context prior codes its first group; later ones have at most 4.",
 )
 @click.option(
     "--diffusion-steps",
@@ -278,9 +301,9 @@ def train(context: click.Context, /, **given: Any) -> None:  # fmt: skip
     if parts.backbone is not None:
         record["unet"] = parts.backbone.mark()
     options = _options(given, config)
-    if options.phase == "joint":
-        depths = {name: given[name] for name in DEPTHS if given[name] is not None}
-        config = replace(config, **depths)
+    if options.phase in JOINT:
+        grown = {name: given[name] for name in GROWING if given[name] is not None}
+        config = replace(config, **grown)
     where = (options, config, data, given["val"], given["output"])
     if given["dry_run"]:
         run.rehearse(*where, device=given["device"], init=init, parts=parts)
@@ -340,11 +363,12 @@ def _check(context: click.Context, given: dict[str, Any]) -> None:
         raise UsageError(f"--phase {given['phase']} needs --init-from")
     if given["init_from"] is not None and any(is_given(name) for name in SIZES):
         raise UsageError("--init-from settles --N, --M and --schedule")
-    if given["phase"] != "joint" and any(is_given(name) for name in DEPTHS):
-        raise UsageError("--encoder-depths and --decoder-depths apply to --phase joint only")
+    if given["phase"] not in JOINT and any(is_given(name) for name in GROWING):
+        raise UsageError("--encoder-depths, --decoder-depths and --inner apply to --phase joint")
     if given["phase"] == "texture" and (given["lpips"] is None or not given["lpips_weight"]):
         raise UsageError("--phase texture needs --lpips and --lpips-weight")
-    if given["phase"] in ("texture", "denoiser", "vae") and Path(given["init_from"]).is_dir():
+    keeps_files = given["phase"] in ("decoder", "texture", "denoiser", "vae")
+    if keeps_files and Path(given["init_from"]).is_dir():
         raise UsageError(f"--phase {given['phase']} starts from a bundle, whose files it keeps")
     if given["phase"] == "vae" and not given["pretrained_vae"]:
         raise UsageError("--phase vae needs --pretrained-vae to learn from")

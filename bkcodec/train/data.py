@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from bkcodec.errors import InputError
-from bkcodec.metadata import DECODER_ERRORS
+from bkcodec.errors import BkcError, InputError
+from bkcodec.imageio import open_image, picture_from_image
+from bkcodec.train.render import render
 
 log = logging.getLogger(__name__)
 
@@ -60,12 +60,17 @@ class Photos(Crops):
     Args:
         folders: one folder, or several with weights: the chance that a crop is drawn from it.
         min_side: pixels.
+        rendered: share of the crops that our own code draws instead: text, screens, diagrams, flat
+            colours (see ``render``).
 
     Raises:
         InputError: a folder without such a photo.
     """
 
-    def __init__(self, folders: Path | Sequence[Folder], min_side: int) -> None:
+    def __init__(
+        self, folders: Path | Sequence[Folder], min_side: int, rendered: float = 0.0
+    ) -> None:
+        self.rendered = rendered
         parts = [(folders, 1.0)] if isinstance(folders, Path) else list(folders)
         self.images: list[Tensor] = []  # uint8 [3, H, W]
         self.n_skipped = 0
@@ -89,6 +94,9 @@ class Photos(Crops):
 
     def crop(self, rng: np.random.Generator, side: int) -> Tensor:
         """One random crop, float [3, side, side] in 0..255; half are reduced, half mirrored."""
+        if self.rendered and rng.random() < self.rendered:
+            drawn = torch.from_numpy(render(rng, side)).permute(2, 0, 1)
+            return drawn.to(self.images[0].device).float()
         image = self.images[min(int(np.searchsorted(self._edges, rng.random())), len(self) - 1)]
         height, width = image.shape[1:]
         reduction = rng.uniform(1, MAX_REDUCTION) if rng.random() < 0.5 else 1.0
@@ -125,10 +133,11 @@ class Photos(Crops):
 
 
 def _decode(path: Path) -> Tensor | None:
+    """Pixels as the encoder reads them: upright, rounded to 8 bits."""
     try:
-        with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))
-    except DECODER_ERRORS as error:
+        with path.open("rb") as file:
+            pixels = picture_from_image(open_image(file)).rgb
+    except (BkcError, OSError) as error:
         log.warning("%s skipped: %s", path, error)
         return None
     return torch.from_numpy(pixels).permute(2, 0, 1)  # stays channels-last in memory

@@ -20,8 +20,9 @@ from bkcodec.models.latent import FACTOR
 from bkcodec.models.sd import LATENT_STRIDE, SdVae
 from bkcodec.train.context import ContextNetwork
 from bkcodec.train.data import Crops, Photos
-from bkcodec.train.losses import DenoisingLoss, Stats, latents, quantised, spread_evenly, uniform
+from bkcodec.train.losses import DenoisingLoss, Stats, latents, quantised, uniform
 from bkcodec.train.options import TrainOptions
+from bkcodec.train.quality import spread_evenly
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class LatentObjective(nn.Module):
         noisy, symbols = quantised(z, step, generator)
         with torch.autocast(y.device.type, enabled=False):
             bits = self.prior.bits(noisy.float(), symbols.float(), step, quality)
-        bpp = bits / (z[0, 0].numel() * model.stride**2)
+        bpp = bits.mean(dim=(1, 2)) / model.stride**2
 
         belief = model.believe(symbols, quality)
         jitter = 1 + JITTER * (2 * uniform((len(y),), generator, y) - 1)
@@ -131,8 +132,9 @@ class LatentObjective(nn.Module):
         denoising = self.denoising(y, belief, generator)
         loss = cost + SCALE_WEIGHT * likelihood + DIFFUSION_WEIGHT * denoising
         return loss, {
-            "loss": cost, "bpp": bpp.mean(), "mean_mse": errors[0].mean(), "mse": errors[1].mean(),
-            "cosine": cosine.mean(), "scale_nll": likelihood, "denoising": denoising,
+            "loss": cost, "noisy_bpp": bpp.mean(), "mean_mse": errors[0].mean(),
+            "mse": errors[1].mean(), "cosine": cosine.mean(), "scale_nll": likelihood,
+            "denoising": denoising,
         }  # fmt: skip
 
 

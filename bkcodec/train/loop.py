@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from bkcodec.context import ContextPrior
 from bkcodec.entropy import Tables
 from bkcodec.errors import LimitError, TrainingError
 from bkcodec.files import write_whole
+from bkcodec.models.blocks import adopt_exponents
 from bkcodec.models.compression import BkSdmCompression, ModelConfig
 from bkcodec.models.sd import SdUNet, SdVae
 from bkcodec.train.checkpoint import (
@@ -35,6 +37,7 @@ from bkcodec.train.denoiser import DenoiserObjective
 from bkcodec.train.latent import LatentObjective
 from bkcodec.train.losses import Objective, PriorObjective, TextureObjective, VaeObjective, latents
 from bkcodec.train.options import KEEPS_FILES, TrainOptions
+from bkcodec.train.start import measure_grids, take_over
 from bkcodec.train.validate import Validation, write_samples
 
 log = logging.getLogger(__name__)
@@ -43,6 +46,7 @@ PRIOR_STEPS = 400  # steps at the start in which only the prior is fitted
 MEASURED_BATCHES = 8  # of 8 crops, from which the spread of y and z is measured
 REPORT_STEPS = 50
 WARMUP_STEPS = 100
+MAX_SKIPPED = 10  # steps in a row whose gradient is not finite
 SLOW = ("vae.encoder.linear", "vae.decoder.linear", "h_a.linear", "h_s.linear")
 
 
@@ -115,13 +119,15 @@ class Trainer:
         else:
             objective = Objective(self.model, self.prior, options)
         self.networks.to(accelerator.device)
-        self.ema = torch.optim.swa_utils.AveragedModel(
-            self.networks, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(1.0),
-            use_buffers=False,
-        )  # fmt: skip
+        self.ema = torch.optim.swa_utils.AveragedModel(self.networks)
+        for averaged, own in zip(self.ema.parameters(), self.networks.parameters(), strict=True):
+            if not own.requires_grad:
+                averaged.data = own.data  # a pretrained part is there once
         self.objective: Any = objective.to(accelerator.device)
-        self.optimizer: Any = torch.optim.AdamW(self._groups(), betas=(0.9, 0.98), weight_decay=0.0)
-        self.step, self.elapsed, self.best = 0, 0.0, math.inf
+        self.optimizer: Any = torch.optim.AdamW(
+            self._groups(), betas=(0.9, 0.98), weight_decay=0.0, fused=True
+        )
+        self.step, self.elapsed, self.best, self.n_skipped = 0, 0.0, math.inf, 0
         self.limits = options.limits(len(train), accelerator.num_processes)
 
     def run(self) -> None:
@@ -146,10 +152,11 @@ class Trainer:
         )  # fmt: skip
         started, saved = time.monotonic() - self.elapsed, self.elapsed
         while self.progress < 1:
-            stats = self.advance(next(batches))
+            x = next(batches)
+            stats = self.advance(x)
             self.elapsed = self._agree(time.monotonic() - started)
             if self.step % REPORT_STEPS == 0:
-                self._report(stats, writer)
+                self._report(stats | self._rounded_rate(x), writer)
             due = self.elapsed - saved > options.save_minutes * 60
             due = due or bool(options.save_steps and self.step % options.save_steps == 0)
             if (due or self.progress >= 1) and writer is not None:
@@ -169,13 +176,17 @@ class Trainer:
     def begin(self, fit: bool = True) -> None:
         """Start from ``init``, measure the spread of y and z, fit the prior alone."""
         if self.init is not None:
-            self._load_model(self.init.model)
+            take_over(self.model, self.init.model)
+        if self.options.phase == "quantise":
+            self._measure_grids()
         if self.options.phase not in KEEPS_FILES:
             self._measure()
             fresh = self._load_prior()
             if fresh and fit:
                 self._fit_prior(fresh)
-        self.ema.module.load_state_dict(self.networks.state_dict())
+        state = self.networks.state_dict()
+        adopt_exponents(self.ema.module, state)
+        self.ema.module.load_state_dict(state)
 
     def prepare(self) -> None:
         """Hand over to Accelerate; all processes get the main one's weights."""
@@ -190,7 +201,7 @@ class Trainer:
         """
         options = self.options
         warmup = min(1.0, (self.step + 1) / WARMUP_STEPS)
-        rate = warmup * (0.5 * (1 + math.cos(math.pi * min(1.0, self.progress))) + 0.01)
+        rate = warmup * options.rate_at(self.progress)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
         process = self.accelerator.process_index
@@ -210,12 +221,41 @@ class Trainer:
                 f"step {self.step}: out of memory. Lower --batch-size or --image-size."
             ) from error
         norm = self.accelerator.clip_grad_norm_(self.networks.parameters(), 1.0)
-        self.optimizer.step()
-        decay = min(options.ema_decay, (self.step + 1) / (self.step + 20))
-        self.ema.multi_avg_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
-        self.ema.update_parameters(self.networks)
+        if torch.isfinite(norm):
+            self.n_skipped = 0
+            self.optimizer.step()
+            self._average()
+        else:
+            self._skip()
         self.step += 1
         return {k: v.item() for k, v in (stats | {"grad_norm": norm}).items()}
+
+    def _average(self) -> None:
+        """Move the averaged weights towards the trained ones; what is frozen is shared."""
+        decay = min(self.options.ema_decay, (self.step + 1) / (self.step + 20))
+        pairs = zip(self.ema.module.parameters(), self.networks.parameters(), strict=True)
+        averaged, trained = zip(*((a, b) for a, b in pairs if b.requires_grad), strict=True)
+        torch.optim.swa_utils.get_ema_multi_avg_fn(decay)(averaged, trained, 0)
+
+    def _skip(self) -> None:
+        """Leave a step out whose gradient is not finite; raise TrainingError after ten in a row."""
+        self.n_skipped += 1
+        log.info("step %d: the gradient is not finite, no step taken", self.step)
+        if self.accelerator.scaler is not None:
+            self.optimizer.step()  # leaves the weights alone and lowers the scale
+        elif self.n_skipped >= MAX_SKIPPED:
+            raise TrainingError(
+                f"step {self.step}: {MAX_SKIPPED} gradients in a row are not finite. Lower --lr."
+            )
+
+    @torch.no_grad()
+    def _rounded_rate(self, x: Tensor) -> dict[str, float]:
+        """The rate of a batch's symbols: that of files, which noise overstates at low qualities."""
+        if self.options.phase not in ("joint", "quantise"):
+            return {}
+        rate = PriorObjective(self.model, self.prior, self.options)
+        _, stats = rate(x.to(self._device), torch.Generator().manual_seed(self.step))
+        return {"bpp": stats["bpp"].item()}
 
     def save(self, writer: SummaryWriter) -> None:
         """Write checkpoint, validation figures and samples of the averaged weights."""
@@ -275,14 +315,21 @@ class Trainer:
             {"params": groups[k], "lr": rates[k], "base_lr": rates[k]} for k in groups if groups[k]
         ]
 
+    def _first_crops(self) -> Iterator[Tensor]:
+        """A few batches from which things are measured before the first step."""
+        seed, side = self.options.seed, self.options.image_size
+        for i in range(MEASURED_BATCHES):
+            yield self.train.batch((seed, i, 0, 1), 8, side).to(self._device)
+
+    def _measure_grids(self) -> None:
+        """Start training with fake quantisation."""
+        generator = torch.Generator().manual_seed(self.options.seed)
+        measure_grids(self.model, self._first_crops(), generator)
+
     @torch.no_grad()
     def _measure(self) -> None:
         """Spread of y, and of z with its coding order, over a few crops."""
-        seed, side = self.options.seed, self.options.image_size
-        y = torch.cat([
-            latents(self.model, self.train.batch((seed, i, 0, 1), 8, side).to(self._device))
-            for i in range(MEASURED_BATCHES)
-        ])  # fmt: skip
+        y = torch.cat([latents(self.model, x) for x in self._first_crops()])
         if self.init is None and self.model.config.space == "own":
             self.model.vae.y_std.copy_(y.std(dim=(0, 2, 3)))
         self.prior.measure(self.model.h_a(y))
@@ -301,13 +348,6 @@ class Trainer:
             loss.backward()
             optimizer.step()
         log.info("prior fitted: %.3f bpp at random quality", stats["bpp"].item())
-
-    def _load_model(self, state: dict[str, Tensor]) -> None:
-        """Take over what fits; new blocks begin as the identity, so nothing is lost."""
-        own = self.model.state_dict()
-        fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
-        self.model.load_state_dict(fitting, strict=False)
-        log.info("taken over: %d of %d tensors", len(fitting), len(own))
 
     def _load_prior(self) -> set[nn.Parameter]:
         """Take over a prior of the same shape but for its phases; returns what starts afresh."""

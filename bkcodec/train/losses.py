@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
 from bkcodec.lpips import Lpips
@@ -17,11 +16,14 @@ from bkcodec.models.sd import SdVae
 from bkcodec.train.context import ContextNetwork
 from bkcodec.train.critic import Discriminator
 from bkcodec.train.options import TrainOptions
+from bkcodec.train.quality import draw_qualities
+from bkcodec.train.similarity import ms_ssim
 
 # 1 - MS-SSIM weighted like this trades against rate as one squared 8-bit level does with MSE
 # (ratio of the two published lambda ladders of CompressAI, about 1270 at every quality).
 MS_SSIM_TO_MSE = 1270.0
 CHROMA_WEIGHT = 0.5  # of the squared error of mean chroma in 8 x 8 pixels: faint colours stay
+COLOUR_WEIGHT, MEAN_SIDE = 4.0, 32  # of that of mean colours in squares of so many pixels
 ROUND_TRIP_SHARE = 0.08  # part of the samples in which the VAE decoder sees y itself
 DIFFUSION_WEIGHT = 0.1
 SCALE_WEIGHT = 0.02
@@ -37,7 +39,7 @@ Stats = dict[str, Tensor]
 class DenoisingLoss:
     """Squared error of the x0-prediction at random noise levels, given what h_s knows.
 
-    Half of a batch is enough: this is the cheaper task, and every U-Net pass costs time.
+    A quarter of a batch is enough: this is the cheaper task, and every U-Net pass costs time.
     """
 
     def __init__(self, model: BkSdmCompression) -> None:
@@ -48,23 +50,23 @@ class DenoisingLoss:
 
     def __call__(self, target: Tensor, belief: Belief, generator: torch.Generator) -> Tensor:
         """Standardised y and what is known about it -> a scalar."""
-        half = (len(target) + 1) // 2
-        clean, mean, log_scale, embedding = (part[:half].detach() for part in (target, *belief[:3]))
+        some = -(-len(target) // 4)
+        clean, mean, log_scale, embedding = (part[:some].detach() for part in (target, *belief[:3]))
         t = torch.randint(0, self.t_max, (len(clean),), generator=generator)
         alpha = self.alphas_cumprod[t].to(clean.device)[:, None, None, None]
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         y_t = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-        predicted: Tensor = self.model.unet(
-            y_t, mean, log_scale, t.to(clean.device), embedding, texture=True
-        )
+        embedding = self.model.unet.condition(embedding, t.to(clean.device))
+        predicted: Tensor = self.model.unet(y_t, mean, log_scale, embedding, texture=True)
         return (predicted - clean).square().mean()
 
 
 class Objective(nn.Module):
     """rate + lambda * distortion, the denoising loss and the scale's likelihood.
 
-    Every sample of a batch has its own quality. The rate sees z with uniform noise, the decoder
-    sees rounded z through a straight-through gradient (Minnen and Singh 2020, arXiv:2007.08739).
+    Every sample of a batch has its own quality, or with a level map every block of it. The rate
+    sees z with uniform noise, the decoder rounded z through a straight-through gradient (Minnen and
+    Singh 2020, arXiv:2007.08739). In the decoder phase there is no rate: symbols stay as they are.
     """
 
     def __init__(
@@ -74,6 +76,11 @@ class Objective(nn.Module):
         self.model, self.prior, self.options = model, prior, options
         model.vae.decoder.texture.requires_grad_(False)  # these wait for the texture phase
         model.vae.decoder.texture_head.requires_grad_(False)
+        self.has_rate = options.phase != "decoder"
+        if not self.has_rate:
+            for part in (model.vae.encoder, model.h_a, prior):
+                part.requires_grad_(False)
+            model.quantiser.log_step.requires_grad_(False)
         self.lpips = Lpips(Path(options.lpips)) if options.lpips else None
         self.denoising = DenoisingLoss(model)
 
@@ -81,12 +88,14 @@ class Objective(nn.Module):
         """X [B, 3, H, W] in 0..1 -> the loss (a scalar) and figures to report."""
         model, options = self.model, self.options
         batch = x.shape[0]
-        quality = spread_evenly(batch, generator).to(x.device)
         y, z = model.analyse(x)
+        quality = draw_qualities(batch, z.shape[2], z.shape[3], generator).to(x.device)
         step = model.quantiser.step(quality)
         noisy, symbols = quantised(z, step, generator)
-        with torch.autocast(x.device.type, enabled=False):
-            bpp = self.prior.bits(noisy, symbols, step, quality) / x[0, 0].numel()
+        bpp = torch.zeros_like(z[:, 0])
+        if self.has_rate:
+            with torch.autocast(x.device.type, enabled=False):
+                bpp = self.prior.bits(noisy, symbols, step, quality) / model.stride**2
 
         z_hat = model.quantiser.dequantise(symbols, quality)
         belief = model.hyper_synthesis(z_hat, quality)
@@ -97,25 +106,28 @@ class Objective(nn.Module):
         y_hat = torch.where(round_trip[:, None, None, None], target, y_hat)
         x_hat = model.reconstruct(y_hat, (x.shape[-2], x.shape[-1]))
 
-        mse = (x_hat - x).square().mean(dim=(1, 2, 3))
+        error = x_hat - x
+        mse = _per_cell(error.square(), model.stride)
         with torch.autocast(x.device.type, enabled=False):
-            dissimilarity = 1 - ms_ssim(x_hat, x, data_range=1.0, size_average=False)
+            dissimilarity = 1 - ms_ssim(x_hat, x)
         share = options.ms_ssim_weight
-        distortion = (1 - share) * 255**2 * mse + share * MS_SSIM_TO_MSE * dissimilarity
-        distortion = distortion + CHROMA_WEIGHT * 255**2 * _chroma_error(x_hat - x)
+        distortion = 255**2 * ((1 - share) * mse + _colour_error(error, model.stride))
+        by_picture = share * MS_SSIM_TO_MSE * dissimilarity
         if self.lpips is not None and options.lpips_weight:
             perceived = self.lpips(x_hat.clamp(0, 1), x)
-            distortion = distortion + options.lpips_weight * MS_SSIM_TO_MSE * perceived
-        lam = options.lambda_at(quality)
+            by_picture = by_picture + options.lpips_weight * MS_SSIM_TO_MSE * perceived
+        distortion = distortion + by_picture[:, None, None]
+        lam = options.lambda_at(quality if quality.ndim == 3 else quality[:, None, None])
         # Divided by sqrt(lambda), all qualities pull about equally hard.
         cost = ((bpp + lam * distortion) / (20 * lam.sqrt())).mean()
 
-        error = (target - mean).detach()
-        likelihood = (0.5 * (error * torch.exp(-log_scale)).square() + log_scale).mean()
+        surprise = (target - mean).detach()
+        likelihood = (0.5 * (surprise * torch.exp(-log_scale)).square() + log_scale).mean()
         denoising = self.denoising(target, belief, generator)
         loss = cost + SCALE_WEIGHT * likelihood + DIFFUSION_WEIGHT * denoising
+        mse = mse.mean(dim=(1, 2)).clamp_min(1e-9)
         return loss, {
-            "loss": cost, "bpp": bpp.mean(), "psnr": -10 * torch.log10(mse.clamp_min(1e-9)).mean(),
+            "loss": cost, "noisy_bpp": bpp.mean(), "psnr": -10 * torch.log10(mse).mean(),
             "ms_ssim": 1 - dissimilarity.mean(), "scale_nll": likelihood, "denoising": denoising,
         }  # fmt: skip
 
@@ -131,15 +143,16 @@ class PriorObjective(nn.Module):
 
     def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Stats]:
         """As ``Objective``."""
-        quality = spread_evenly(len(x), generator).to(x.device)
         with torch.no_grad():
             z = self.model.h_a(latents(self.model, x))
+            quality = draw_qualities(len(x), z.shape[2], z.shape[3], generator).to(x.device)
             step = self.model.quantiser.step(quality)
             symbols = (z / step).round()
         with torch.autocast(x.device.type, enabled=False):
             bits = self.prior.bits(symbols * step, symbols, step, quality)
-        bpp = bits / (z[0, 0].numel() * self.model.stride**2)
-        loss = (bpp / (20 * self.options.lambda_at(quality).sqrt())).mean()
+        bpp = bits / self.model.stride**2
+        lam = self.options.lambda_at(quality if quality.ndim == 3 else quality[:, None, None])
+        loss = (bpp / (20 * lam.sqrt())).mean()
         return loss, {"loss": loss, "bpp": bpp.mean()}
 
 
@@ -239,7 +252,7 @@ class VaeObjective(nn.Module):
         x_hat = self.model.vae.decode(y)
         mse = (x_hat - x).square().mean()
         with torch.autocast(x.device.type, enabled=False):
-            dissimilarity = 1 - ms_ssim(x_hat.float(), x, data_range=1.0)
+            dissimilarity = 1 - ms_ssim(x_hat.float(), x).mean()
         loss = y_error + VAE_MSE * mse + dissimilarity
         if self.lpips is not None and self.options.lpips_weight:
             perceived = self.lpips(x_hat.clamp(0, 1), x).mean()
@@ -259,18 +272,25 @@ def quantised(z: Tensor, step: Tensor, generator: torch.Generator) -> tuple[Tens
     return noisy, scaled + (scaled.round() - scaled).detach()
 
 
-def spread_evenly(n: int, generator: torch.Generator) -> Tensor:
-    """Random values, one in each n-th of 0..1, in random order."""
-    return (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n
-
-
 def uniform(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
     """Uniform noise from the CPU's generator: equal on every device."""
     return torch.rand(shape, generator=generator).to(like.device)
 
 
-def _chroma_error(error: Tensor) -> Tensor:
-    """Squared error [B] of two orthonormal chroma axes, averaged over 8 x 8 pixels before."""
-    red, green, blue = F.avg_pool2d(error, 8).unbind(dim=1)
+def _per_cell(x: Tensor, side: int) -> Tensor:
+    """Means [B, h, w] of maps [B, C, H, W] over C and cells of so many pixels."""
+    return F.avg_pool2d(x, side).mean(dim=1)
+
+
+def _colour_error(error: Tensor, side: int) -> Tensor:
+    """Squared errors of mean colours, weighted, [B, h, w] for cells of so many pixels.
+
+    Over 8 x 8 pixels those of two orthonormal chroma axes, over 32 x 32 those of R, G and B.
+    """
+    near, far = F.avg_pool2d(error, 8), F.avg_pool2d(error, MEAN_SIDE, ceil_mode=True)
+    red, green, blue = near.unbind(dim=1)
     chroma = torch.stack([(red - blue) / math.sqrt(2), (red - 2 * green + blue) / math.sqrt(6)], 1)
-    return chroma.square().mean(dim=(1, 2, 3))
+    colour = CHROMA_WEIGHT * _per_cell(chroma.square(), side // 8)
+    mean = far.square().mean(dim=1)
+    spread = mean.repeat_interleave(MEAN_SIDE // side, 1).repeat_interleave(MEAN_SIDE // side, 2)
+    return colour + COLOUR_WEIGHT * spread[:, : colour.shape[1], : colour.shape[2]]

@@ -11,7 +11,8 @@ from torch import Tensor
 from bkcodec.train.context import ContextConfig, group_sizes
 
 FOREVER = float("inf")
-KEEPS_FILES = ("texture", "denoiser", "vae")  # phases that change nothing that files depend on
+# Phases that change nothing that files depend on.
+KEEPS_FILES = ("decoder", "texture", "denoiser", "vae")
 FEW_CHANNELS = 32  # groups of more have two phases at most: they carry few bits
 
 
@@ -20,10 +21,11 @@ class TrainOptions:
     """Everything that a resumed run must share with its beginning, but for its length.
 
     Attributes:
-        phase: "joint" trains everything for rate and distortion; "prior" the context prior alone;
-            "texture" the blocks that only several denoising steps use, for looks; "denoiser" fits
-            the codec to a pretrained U-Net; "vae" teaches a custom VAE the latent space of a
-            pretrained one. With the last three files keep decoding.
+        phase: "joint" trains everything for rate and distortion; "quantise" too, on the grids of
+            integer networks; "prior" the context prior alone; "decoder" what makes pictures of
+            symbols, for distortion; "texture" the blocks that only several denoising steps use,
+            for looks; "denoiser" fits the codec to a pretrained U-Net; "vae" teaches a custom VAE
+            the latent space of a pretrained one. With the last four files keep decoding.
         batch_size: crops a step and process.
         image_size: side of the square crops in pixels.
         epochs, max_steps, max_minutes: length of the run; the first limit reached ends it.
@@ -32,8 +34,8 @@ class TrainOptions:
         ms_ssim_weight: share of MS-SSIM in the distortion, 0..1.
         lpips: file of the LPIPS-SQ weights, or None.
         lpips_weight, adversarial_weight: of these two losses; 0 = off.
-        hidden, context_phases: width of the context prior's networks, phases of its groups (of at
-            most two where a group has more than 32 channels).
+        hidden, context_phases: width of the context prior's networks, phases of its groups: at most
+            two where a group has more than 32 channels, at most four but for the first group.
         sample_steps: denoising steps of the second kind of sample pictures.
         precision: "no" (float32), "bf16" or "fp16".
         ema_decay: of the averaged weights, which are what is exported.
@@ -42,6 +44,9 @@ class TrainOptions:
         lora_rank: of it.
         unroll_steps: denoising steps that the denoiser phase trains through.
         latents: file of the photos' cached latents ("sd" space only).
+        rendered: share of the crops that our own code draws (text, screens, diagrams).
+        decay: share of the run at whose end the learning rate falls to a hundredth, along a cosine;
+            before that it is constant.
     """
 
     phase: str = "joint"
@@ -69,6 +74,8 @@ class TrainOptions:
     lora_rank: int = 8
     unroll_steps: int = 1
     latents: str | None = None
+    rendered: float = 0.0
+    decay: float = 1.0
 
     def lambda_at(self, quality: Tensor) -> Tensor:
         """The rate-distortion trade-off at qualities of 0..1."""
@@ -79,8 +86,13 @@ class TrainOptions:
         """The context prior for z of so many channels."""
         groups = group_sizes(channels)
         most = self.context_phases
-        phases = tuple(most if n <= FEW_CHANNELS else min(2, most) for n in groups)
-        return ContextConfig(groups, phases, self.hidden)
+        later = (min(4 if n <= FEW_CHANNELS else 2, most) for n in groups[1:])
+        return ContextConfig(groups, (most, *later), self.hidden)
+
+    def rate_at(self, progress: float) -> float:
+        """The learning rate's factor after so much of the run, 0..1."""
+        decayed = max(0.0, min(1.0, progress) - 1 + self.decay) / self.decay
+        return 0.5 * (1 + math.cos(math.pi * decayed)) + 0.01
 
     def limits(self, n_photos: int, n_processes: int) -> tuple[float, float]:
         """Steps and minutes after which the run ends."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -32,7 +33,8 @@ from bkcodec.train.validate import SIDE
 
 log = logging.getLogger(__name__)
 
-LENGTHS = {"epochs", "max_steps", "max_minutes", "save_minutes", "save_steps"}  # may change
+# What may change when a run goes on; with other processes it draws other crops.
+LENGTHS = {"epochs", "max_steps", "max_minutes", "save_minutes", "save_steps", "processes"}
 
 
 def start(
@@ -58,7 +60,7 @@ def start(
     if resume:
         try:
             before = json.loads(record_file.read_text("utf-8"))
-            different = {k for k in ("data", "val", "processes") if before[k] != record[k]}
+            different = {k for k in ("data", "val") if before[k] != record[k]}
             for key in ("options", "model"):
                 different |= {k for k, v in record[key].items() if before[key].get(k) != v}
         except BROKEN as error:
@@ -135,9 +137,13 @@ def make_accelerator(device: str, precision: str, phase: str = "joint") -> Accel
     if precision == "fp16" and chosen.type == "cpu":
         raise UsageError("--precision fp16 needs a GPU; bf16 works everywhere")
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=phase == "texture")]
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=chosen.type == "cpu", mixed_precision=precision, kwargs_handlers=handlers
     )
+    if accelerator.num_processes > 1 and chosen.type == "cpu":
+        # Threads of one process gain little, and those of several get in each other's way.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // accelerator.num_processes))
+    return accelerator
 
 
 def read_photos(
@@ -149,7 +155,8 @@ def read_photos(
     Raises:
         InputError: a folder without usable photos.
     """
-    photos, val_photos = Photos(data, options.image_size), Photos(val, SIDE)
+    photos = Photos(data, options.image_size, options.rendered)
+    val_photos = Photos(val, SIDE)
     if options.latents is None or parts.vae is None:
         return photos.to(accelerator.device), val_photos
     vae = parts.vae.to(accelerator.device)

@@ -131,7 +131,7 @@ class Validation:
 
     def _bits(self, symbols: Tensor, step: Tensor, level: Tensor) -> Tensor:
         if self.coder is None:
-            return self.prior.bits(symbols * step, symbols, step, level)[0]
+            return self.prior.bits(symbols * step, symbols, step, level).sum()
         coder = self.coder.level(round(float(level) * (LEVELS - 1)))
         string, _ = coder.encode(symbols[0].cpu().numpy())
         return torch.tensor(8.0 * len(string), device=self.device)
