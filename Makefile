@@ -9,12 +9,12 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 DEMO := demo-out
 KAITAI := .cache/ksc/node_modules/kaitai-struct-compiler
 
-.PHONY: help demo test test-slow check format vectors sample train-lite export-lite texture-lite \
-	train-bk-sdm kodak kodak-bk-sdm benchmark fuzz attacks faults audit clean
+.PHONY: help demo test test-slow check format vectors sample train-lite train-lite-gpu train-bk-sdm \
+	 kodak kodak-bk-sdm benchmark fuzz attacks faults audit clean
 
 help:
 	@sed -n 's/^# //p' Makefile
-	@echo "also: test-slow check format vectors sample train-lite export-lite texture-lite" \
+	@echo "also: test-slow check format vectors sample train-lite train-lite-gpu" \
 		"train-bk-sdm kodak kodak-bk-sdm benchmark fuzz attacks faults audit clean"
 
 $(VENV)/.core: pyproject.toml
@@ -66,26 +66,20 @@ vectors: $(VENV)/.core
 sample: $(VENV)/.core
 	$(BIN)/python scripts/make_sample.py tests/samples/lake.png
 
-# Training a bundle like the shipped one: make train-lite DATA=photos VAL=held-out-photos, then
-# export-lite, then texture-lite LPIPS=weights-file; see docs/lite.md.
+# Training a bundle like the shipped lite, in the stages of scripts/lite.toml, and going on with it at
+# any time: make train-lite DATA=photos VAL=held-out-photos LPIPS=weights-file [PROCESSES=2]
+# [UNTIL=stage] [MORE="--max-steps 9"]. The bundle is then RUN/texture.safetensors. See docs/training.md.
 RUN ?= runs/lite
-MINUTES ?= 180
+PROCESSES ?= 1
+PLAN ?= scripts/lite.toml
 train-lite: $(VENV)/.dev
-	$(BIN)/bkcodec train --config scripts/lite.toml --data $(DATA) --val $(VAL) -o $(RUN) \
-		--max-minutes $(MINUTES)
+	$(BIN)/python scripts/train_lite.py $(PLAN) $(RUN) --data $(DATA) --val $(VAL) \
+		$(if $(LPIPS),--lpips $(LPIPS)) $(if $(UNTIL),--until $(UNTIL)) \
+		--processes $(PROCESSES) -- $(MORE)
 
-export-lite: $(VENV)/.dev
-	$(BIN)/bkcodec train --config scripts/lite.toml --phase prior --init-from $(RUN) \
-		--lr 1e-3 --precision no --data $(DATA) --val $(VAL) -o $(RUN)-prior --max-minutes 6
-	$(BIN)/bkcodec train --export $(RUN)-prior --data $(DATA) -o weights/lite.safetensors \
-		--name lite --data-note docs/training-photos.md
-
-texture-lite: $(VENV)/.dev
-	$(BIN)/bkcodec train --phase texture --init-from weights/lite.safetensors --data $(DATA) \
-		--val $(VAL) -o $(RUN)-texture --lpips $(LPIPS) --lpips-weight 2 \
-		--adversarial-weight 0.03 --lr 1e-3 --batch-size 2 --image-size 192 --max-minutes 25
-	$(BIN)/bkcodec train --export $(RUN)-texture --data $(DATA) -o weights/lite.safetensors \
-		--name lite --data-note docs/training-photos.md
+# The same in half an hour on a large GPU.
+train-lite-gpu:
+	$(MAKE) train-lite PLAN=scripts/lite-gpu.toml
 
 # Training a bundle like the shipped bk-sdm: make train-bk-sdm DATA=photos VAL=held-out-photos
 # VAE=directory LPIPS=weights-file; see docs/bk-sdm.md.

@@ -87,6 +87,7 @@ types:
 enums:
   kind:
     0x01: z
+    0x02: levels
     0x81: alpha
     0x82: icc
     0x83: exif

@@ -25,7 +25,10 @@ OBJECT = np.zeros((7, 9), np.int16)
 OBJECT[2:5, 3:7] = 40
 
 
-@given(arrays(np.int16, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 200)))
+SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=9)
+
+
+@given(arrays(np.int16, SHAPES, elements=st.integers(0, 200)))
 @settings(max_examples=100, deadline=None)
 def test_what_is_written_is_read(levels: np.ndarray) -> None:
     rows, columns = (4 * n - 1 for n in levels.shape)

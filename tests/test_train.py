@@ -268,7 +268,7 @@ def exported_rate_is_that_of_training(folder: Path, codec: Codec, lake: Image.Im
         step = torch.from_numpy(codec.analyser.steps[level])[None, :, None, None]
         data, symbols = codec.bundle.prior.level(level).encode(codec.analyser.quantise(z, level))
         whole = torch.from_numpy(symbols).float()[None]
-        learned = prior.bits(whole * step, whole, step, torch.tensor([level / 200])).item()
+        learned = prior.bits(whole * step, whole, step, torch.tensor([level / 200])).sum().item()
         assert 8 * len(data) < 1.01 * learned + 64  # counted tables may only be better
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 EMBEDDING = 64  # width of the conditioning vector
 STRIP = 4096  # cells that are convolved at once
 
-LayerT = TypeVar("LayerT", nn.Conv2d, nn.Linear)
+LayerT = TypeVar("LayerT", bound=nn.Conv2d | nn.Linear)
 
 
 class Grid(NamedTuple):
@@ -106,7 +106,7 @@ class Film(nn.Linear):
     def modulate(self, h: Tensor, embedding: Tensor | None) -> Tensor:
         """h [B, channels, h, w], embedding [B, EMBEDDING, ., .] -> as h."""  # noqa: D403
         assert embedding is not None
-        conditions = F.conv2d(embedding, self.weight[:, :, None, None], self.bias)
+        conditions = super().forward(embedding.movedim(1, -1)).movedim(-1, 1)
         gain, bias = at_resolution(conditions, h).chunk(2, dim=1)
         return h * (1 + gain) + bias
 

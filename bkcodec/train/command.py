@@ -235,6 +235,7 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
 )
+@click.option("--compile", "compiled", is_flag=True, help="Compile the networks; for GPUs.")
 @click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
 @click.option(
     "--save-minutes",

@@ -36,6 +36,7 @@ from bkcodec.train.data import Crops, Photos
 from bkcodec.train.denoiser import DenoiserObjective
 from bkcodec.train.latent import LatentObjective
 from bkcodec.train.losses import Objective, PriorObjective, TextureObjective, VaeObjective, latents
+from bkcodec.train.optimiser import adam, parameter_groups
 from bkcodec.train.options import KEEPS_FILES, TrainOptions
 from bkcodec.train.start import measure_grids, take_over
 from bkcodec.train.validate import Validation, write_samples
@@ -47,7 +48,6 @@ MEASURED_BATCHES = 8  # of 8 crops, from which the spread of y and z is measured
 REPORT_STEPS = 50
 WARMUP_STEPS = 100
 MAX_SKIPPED = 10  # steps in a row whose gradient is not finite
-SLOW = ("vae.encoder.linear", "vae.decoder.linear", "h_a.linear", "h_s.linear")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +124,7 @@ class Trainer:
             if not own.requires_grad:
                 averaged.data = own.data  # a pretrained part is there once
         self.objective: Any = objective.to(accelerator.device)
-        self.optimizer: Any = torch.optim.AdamW(
-            self._groups(), betas=(0.9, 0.98), weight_decay=0.0, fused=True
-        )
+        self.optimizer: Any = adam(parameter_groups(self.networks, options.lr))
         self.step, self.elapsed, self.best, self.n_skipped = 0, 0.0, math.inf, 0
         self.limits = options.limits(len(train), accelerator.num_processes)
 
@@ -190,6 +188,14 @@ class Trainer:
 
     def prepare(self) -> None:
         """Hand over to Accelerate; all processes get the main one's weights."""
+        if self.options.compiled:
+            for part in (
+                *self.model.vae.children(),
+                self.model.h_a,
+                self.model.h_s,
+                self.model.unet,
+            ):
+                part.compile()
         self.objective, self.optimizer = self.accelerator.prepare(self.objective, self.optimizer)
 
     def advance(self, x: Tensor) -> dict[str, float]:
@@ -292,29 +298,6 @@ class Trainer:
             coder = self.init.coder
         return Validation(averaged["model"], averaged["prior"], self.options, coder)
 
-    def _groups(self) -> list[dict[str, object]]:
-        """Adam's groups: the DCT matrices learn 20 times slower, the tables 8 times faster."""
-        lr = self.options.lr
-        rates = {"slow": lr / 20, "networks": lr, "steps": lr * 8,
-                 "context": lr * 3, "first": lr * 8}  # fmt: skip
-        groups: dict[str, list[Tensor]] = {name: [] for name in rates}
-        for name, parameter in self.networks.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            if name.removeprefix("model.").startswith(SLOW):
-                groups["slow"].append(parameter)
-            elif name.startswith("prior.first."):
-                groups["first"].append(parameter)
-            elif name.startswith("prior."):
-                groups["context"].append(parameter)
-            elif ".quantiser." in name:
-                groups["steps"].append(parameter)
-            else:
-                groups["networks"].append(parameter)
-        return [
-            {"params": groups[k], "lr": rates[k], "base_lr": rates[k]} for k in groups if groups[k]
-        ]
-
     def _first_crops(self) -> Iterator[Tensor]:
         """A few batches from which things are measured before the first step."""
         seed, side = self.options.seed, self.options.image_size
@@ -337,8 +320,8 @@ class Trainer:
     def _fit_prior(self, fresh: set[nn.Parameter]) -> None:
         """Fit new parts of the prior to the transforms as they are; the joint start needs it."""
         objective = PriorObjective(self.model, self.prior, self.options)
-        groups = [g for g in self._groups() if g["params"][0] in fresh]  # type: ignore[index]
-        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)
+        groups = parameter_groups(self.networks, self.options.lr)
+        optimizer = adam([group for group in groups if group["params"][0] in fresh])
         for step in range(PRIOR_STEPS):
             x = self.train.batch((self.options.seed, step, 0, 2), 8, 128).to(self._device)
             for group in optimizer.param_groups:

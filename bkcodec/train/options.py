@@ -47,6 +47,7 @@ class TrainOptions:
         rendered: share of the crops that our own code draws (text, screens, diagrams).
         decay: share of the run at whose end the learning rate falls to a hundredth, along a cosine;
             before that it is constant.
+        compiled: whether the networks are compiled (torch.compile).
     """
 
     phase: str = "joint"
@@ -76,6 +77,7 @@ class TrainOptions:
     latents: str | None = None
     rendered: float = 0.0
     decay: float = 1.0
+    compiled: bool = False
 
     def lambda_at(self, quality: Tensor) -> Tensor:
         """The rate-distortion trade-off at qualities of 0..1."""

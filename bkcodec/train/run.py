@@ -34,7 +34,8 @@ from bkcodec.train.validate import SIDE
 log = logging.getLogger(__name__)
 
 # What may change when a run goes on; with other processes it draws other crops.
-LENGTHS = {"epochs", "max_steps", "max_minutes", "save_minutes", "save_steps", "processes"}
+LENGTHS = {"epochs", "max_steps", "max_minutes", "save_minutes", "save_steps", "processes",
+           "compiled"}  # fmt: skip
 
 
 def start(
