@@ -17,9 +17,14 @@ from PIL import Image, ImageCms
 import bkcodec
 from bkcodec.config import Backbone
 from bkcodec.container import container_from_bytes, container_to_bytes
+from bkcodec.imageio import picture_from_image
 
 ROOT = Path(__file__).resolve().parent.parent
 VECTORS = ROOT / "formats" / "vectors"
+# A level map: an object in the middle, a coarser frame, rising to the right.
+OFFSETS = np.zeros((8, 12), np.int16)
+OFFSETS[:] = np.arange(12) * 3 - 20
+OFFSETS[2:6, 3:8] = 70
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><note>golden</note></x:xmpmeta>'
 
 
@@ -48,6 +53,9 @@ def pictures() -> dict[str, bytes]:
     files = {}
     for name, (image, quality) in jobs.items():
         files[f"{name}.bkc"] = codec.encode(image, bkcodec.EncodeOptions(quality=quality))
+    middle = bkcodec.EncodeOptions(quality=40)
+    mapped = codec.encode_picture(picture_from_image(lake), middle, OFFSETS)
+    files["lake-map-q40.bkc"] = mapped.data
     if len(sys.argv) > 1:
         codec = bkcodec.Codec("bk-sdm", "cpu", Backbone(vae=sys.argv[1]))
         for quality in (0, 60, 100):

@@ -259,7 +259,9 @@ def test_from_joint_to_a_bundle_for_integers(
 
 
 def test_a_run_goes_on_with_other_processes(
-    train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]  # noqa: F811
+    train: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],  # noqa: F811
 ) -> None:
     assert train(tmp_path / "run", 1) == 0
     record = tmp_path / "run" / "run.json"

@@ -16,23 +16,37 @@ CODE = (
     "loop.PRIOR_STEPS, loop.REPORT_STEPS, loop.MEASURED_BATCHES = 20, 1, 1\ncli.run()\n"
 )
 STEPS = 6
+FRESH = ("--N", 8, "--M", 16)
 
 
 def fault(folder: Path, count: int = 50) -> str:
     source, out = photos(folder / "photos", 3, (400, 340)), folder / "run"
+    first, bundle = folder / "first", folder / "first.safetensors"
     originals = contents(source)
-    command = (
-        "train", "--data", source, "--val", source, "-o", out, "--device", "cpu", "--max-steps",
-        STEPS, "--save-steps", 1, "--batch-size", 1, "--image-size", 176, "--N", 8, "--M", 16,
-        "--diffusion-steps", 2,
-    )  # fmt: skip
-    whole = finish(*command, code=CODE)[2]
-    shutil.rmtree(out)
-    whole = min(whole, finish(*command, code=CODE)[2])
+
+    def command(target: Path, *more: object) -> tuple[object, ...]:
+        return (
+            "train", "--data", source, "--val", source, "-o", target, "--device", "cpu",
+            "--max-steps", STEPS, "--save-steps", 1, "--batch-size", 1, "--image-size", 176,
+            "--diffusion-steps", 2, *more,
+        )  # fmt: skip
+
+    assert finish(*command(first, *FRESH), code=CODE)[0] == 0
+    export = ("train", "--export", first, "--data", source, "-o", bundle)
+    assert finish(*export, code=CODE)[0] == 0
+    phases = (
+        command(out, *FRESH),
+        command(out, "--phase", "quantise", "--init-from", first),
+        command(out, "--phase", "decoder", "--init-from", bundle),
+    )
     killed = resumed = 0
-    for moment in moments(count, 0.9 * whole, 0.3):
+    wholes = []
+    for phase in phases:
+        wholes.append(finish(*phase, code=CODE)[2])
         shutil.rmtree(out)
-        killed += kill_at(start(*command, code=CODE), moment)
+    for turn, moment in enumerate(moments(count, 0.9 * min(wholes), 0.3)):
+        phase = phases[turn % len(phases)]
+        killed += kill_at(start(*phase, code=CODE), moment)
         assert contents(source) == originals
         checkpoints = sorted(out.glob("checkpoint_*.safetensors"))
         for path in [*checkpoints, *out.glob("best.safetensors")]:
@@ -45,11 +59,12 @@ def fault(folder: Path, count: int = 50) -> str:
             resumed += 1
         else:
             shutil.rmtree(out, ignore_errors=True)
-        code, err, _ = finish(*command, *(["--resume"] if checkpoints else []), code=CODE)
+        code, err, _ = finish(*phase, *(["--resume"] if checkpoints else []), code=CODE)
         assert code == 0, err
         assert (out / f"checkpoint_{STEPS:07}.safetensors").is_file()
-    left = len(leftovers(out))
+        left = len(leftovers(out))
+        shutil.rmtree(out)
     return (
-        f"{count} runs, {killed} killed while running: all checkpoints whole, {resumed} resumed "
-        f"to the end, the others had none yet; {left} temporary files left"
+        f"{count} runs in {len(phases)} phases, {killed} killed while running: all checkpoints "
+        f"whole, {resumed} resumed to the end, the others had none yet; {left} temporary files left"
     )

@@ -12,11 +12,13 @@ from safetensors.numpy import save
 from bkcodec.config import LEVELS
 from bkcodec.container import container_from_bytes
 from bkcodec.imageio import FORMATS
+from bkcodec.levelmap import write_map
 from tests.fuzz.targets import METADATA
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CORPUS = Path(__file__).with_name("corpus")
 LARGEST = 4096  # bytes of a seed
+MAP = write_map(np.array([[0, 3], [-2, 0]], np.int16))
 
 
 def bundles() -> dict[str, bytes]:
@@ -69,6 +71,7 @@ def seeds() -> dict[str, dict[str, bytes]]:
         c = container_from_bytes(data)
         which = int(c.stride == 32)
         strings[name] = bytes([which, c.level, 0, 0]) + c.z[:64]
+        strings[f"{name}-map"] = bytes([which | 2, c.level, 7, 6, len(MAP)]) + MAP + c.z[:64]
         if c.icc and c.exif and c.xmp:
             plain = [c.icc, c.exif, c.xmp]
             packed = [b"\1" + zlib.compress(block) for block in plain]

@@ -22,6 +22,7 @@ from bkcodec.config import LEVELS, Limits
 from bkcodec.container import MAGIC, container_from_bytes, container_to_bytes
 from bkcodec.errors import BkcError
 from bkcodec.imageio import FORMATS, Picture, rows_from_picture, save_rows
+from bkcodec.levelmap import Levels, read_map
 from tests.attacks.common import section
 
 LIMITS = Limits(max_pixels=2**16, max_file_bytes=2**20, max_metadata_bytes=2**16)
@@ -47,14 +48,18 @@ def container(data: bytes) -> None:
 
 
 def entropy(data: bytes) -> None:
-    """The entropy decoder of both shipped priors: level, size, string."""
-    if len(data) < 4:
+    """The entropy decoder of both shipped priors: level, size, perhaps a level map, string."""
+    if len(data) < 5:
         return
-    shipped = bundle.shipped_bundles()[data[0] % 2]
-    prior = bundle.load_bundle(shipped.path).prior.level(data[1] % LEVELS)
-    height, width = 1 + data[2] % 4, 1 + data[3] % 4
+    shipped, string = bundle.shipped_bundles()[data[0] % 2], data[4:]
+    levels: int | Levels = data[1] % LEVELS
+    height, width = 1 + data[2] % 8, 1 + data[3] % 8
     try:
-        symbols = prior.decode(data[4:], height, width)
+        if data[0] & 2:
+            end = 1 + data[4]
+            levels, string = read_map(string[1:end], data[1] % LEVELS, height, width), string[end:]
+        prior = bundle.load_bundle(shipped.path).prior.at(levels)
+        symbols = prior.decode(string, height, width)
     except BkcError:
         return
     string, kept = prior.encode(symbols)
