@@ -3,13 +3,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import load_file
+from safetensors.torch import save_file
 
 from bkcodec import cli
 from bkcodec.codec import Codec
@@ -57,6 +59,65 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         return 0
 
     return call
+
+
+# What the tests of training share.
+SIZES = ["--N", "16", "--M", "32"]
+SMALL = ["--batch-size", "2", "--image-size", "176", "--lr", "6e-4", "--diffusion-steps", "2"]
+
+
+@pytest.fixture
+def few_prior_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bkcodec.train import loop
+
+    for name, value in (("PRIOR_STEPS", 60), ("REPORT_STEPS", 1), ("MEASURED_BATCHES", 2)):
+        monkeypatch.setattr(loop, name, value)
+
+
+@pytest.fixture
+def fresh_accelerator() -> Iterator[None]:
+    """Accelerate keeps its settings for the life of a process."""
+    from accelerate.state import AcceleratorState
+
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def photos(lake: Image.Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    lake.save(folder / "a.png")
+    lake.transpose(Image.Transpose.ROTATE_90).save(folder / "b.png")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff not a photo")
+    lake.resize((90, 60)).save(folder / "tiny.png")
+    return folder
+
+
+@pytest.fixture
+def train(run: Callable[..., int], photos: Path) -> Callable[..., int]:
+    return lambda folder, steps, *more: run(
+        "train", "--data", photos, "--val", photos, "-o", folder, "--device", "cpu",
+        "--max-steps", steps, *SMALL, *(more if "--init-from" in more else [*SIZES, *more]),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lpips_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of the right form; its weights are random."""
+    from torchvision.models import squeezenet1_1
+
+    torch.manual_seed(0)
+    features = squeezenet1_1(weights=None).features.state_dict()
+    tensors = {f"features.{k}": v for k, v in features.items()}
+    for i, channels in enumerate((64, 128, 256, 384, 384, 512, 512)):
+        tensors[f"lpips.lin{i}.model.1.weight"] = torch.rand(1, channels, 1, 1)
+    path = tmp_path_factory.mktemp("lpips") / "random.safetensors"
+    save_file(tensors, path)
+    return path
+
+
+def newest(folder: Path) -> dict[str, np.ndarray]:
+    return dict(load_file(max(folder.glob("checkpoint_*.safetensors"))))
 
 
 def fresh(*arguments: object, **options: object) -> subprocess.CompletedProcess[bytes]:

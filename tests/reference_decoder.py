@@ -1,8 +1,7 @@
 """A second decoder of the symbols in .bkc files, in exact integers.
 
-It is written from formats/bkc-1.md alone and shares no code with the package: standard library
-and NumPy only. It shows that the specification is sufficient. What the ancillary sections hold is
-not looked at: it does not touch the symbols.
+It is written from formats/bkc-1.md alone, to show that the specification suffices, and shares no
+code with the package: standard library and NumPy only. Ancillary sections are not looked into.
 
     python tests/reference_decoder.py FILE.bkc... --bundle BUNDLE.safetensors...
 
@@ -15,7 +14,9 @@ import json
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate
+from functools import cache
+from io import BytesIO
+from itertools import accumulate, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,14 +24,16 @@ import numpy as np
 
 LEVELS = 201
 MAX_SYMBOL = 32767
-Z = 0x01  # the type of section z
+MARGIN = 4  # cells around z: the farthest reach of a window
+Z, MAP = 0x01, 0x02  # the types of the sections z and levels
 DTYPES = dict(U8="u1", I8="i1", U16="<u2", I16="<i2", I32="<i4", F16="<f2", F32="<f4")
 
-Arrays = dict[str, np.ndarray]
-Integers = Sequence[int] | np.ndarray
-Dot = Callable[[Integers, np.ndarray], Integers]
-Cells = tuple[np.ndarray, np.ndarray]  # rows and columns
-Shape = tuple[int, int]  # of z
+Array = np.ndarray
+Arrays = dict[str, Array]
+Dot = Callable[[Array, Array], Sequence[int] | Array]
+Shape = Cell = tuple[int, int]  # rows and columns of z; a row and a column
+Table = tuple[int, list[int]]  # the lowest symbol, n + 1 cumulatives of 24 bits
+Levels = int | Array  # that of all cells, or each one's [rows, columns]
 
 
 def require(condition: bool | np.bool_, problem: str) -> None:
@@ -53,16 +56,13 @@ class File(NamedTuple):
         return -(-self.height // self.stride), -(-self.width // self.stride)
 
 
-class Reader:
-    """Takes integers and bytes from the front of ``data``; ValueError where they are missing."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
+class Reader(BytesIO):
+    """Takes integers and bytes from the front; ValueError where they are missing."""
 
     def take(self, count: int) -> bytes:
-        require(count <= len(self.data) - self.at, "truncated")
-        self.at += count
-        return self.data[self.at - count : self.at]
+        taken = self.read(count)
+        require(len(taken) == count, "truncated")
+        return taken
 
     def varint(self) -> int:
         value = 0
@@ -89,9 +89,9 @@ def parse(data: bytes) -> File:
     stride, level = reader.take(2)
     require(width > 0 and height > 0 and stride > 0 and level < LEVELS, "field out of range")
     sections: dict[int, bytes] = {}
-    while reader.at < len(reader.data):
-        kind = reader.take(1)[0]
-        require(kind == Z or kind >= 0x80, f"unknown critical section {kind:#04x}")
+    while head := reader.read(1):
+        kind = head[0]
+        require(kind in (Z, MAP) or kind >= 0x80, f"unknown critical section {kind:#04x}")
         require(kind not in sections, f"section {kind:#04x} occurs twice")
         sections[kind] = reader.take(reader.varint())
     require(Z in sections, "no section z")
@@ -118,34 +118,31 @@ def fingerprint(arrays: Arrays, stride: int) -> bytes:
     digest = hashlib.sha256(stride.to_bytes(4, "little"))
     for name in sorted(arrays, key=str.encode):
         values = arrays[name]
-        digest.update(name.encode() + b"\0" + bytes([values.ndim]))
-        digest.update(b"".join(size.to_bytes(4, "little") for size in values.shape))
-        digest.update(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
+        shape = bytes([values.ndim]) + np.array(values.shape, "<u4").tobytes()
+        digest.update(name.encode() + b"\0" + shape + values.tobytes())  # read as little-endian
     return digest.digest()[:4]
 
 
-def networks(arrays: Arrays) -> Iterator[tuple[int, int, slice]]:
-    """Group, phase and the group's positions, in coding order."""
+def networks(arrays: Arrays) -> Iterator[tuple[int, int, int, slice]]:
+    """Group, its number of phases, phase and the group's positions, in coding order."""
     counts, phases = arrays["prior.groups"].tolist(), arrays["prior.phases"].tolist()
     for group, end in enumerate(accumulate(counts)):
         for phase in range(phases[group]):
-            yield group, phase, slice(end - counts[group], end)
+            yield group, phases[group], phase, slice(end - counts[group], end)
 
 
 def check_context(arrays: Arrays) -> None:
     lengths, low = arrays["prior.rows.lengths"], arrays["prior.rows.low"]
-    require(len(lengths) <= 4096, "too many scales")
+    require(len(lengths) <= 4095, "too many scales")
     require(not low[lengths == 1].any(), "a table of one residual that is not 0")
     first, count = arrays["prior.excess.low"].item(), arrays["prior.excess.lengths"].item()
     require(first >= 0 and first + count <= 18, "an excess of too many bits")
     require(arrays["prior.excess.weights"].max() <= 46340, "a weight of excess too large")
-    require(arrays["prior.magnitude"].max() <= 127, "a feature too large")
-    for group, phase, _ in list(networks(arrays))[1:]:
-        check_network(arrays, group, phase)
-
-
-def check_network(arrays: Arrays, group: int, phase: int) -> None:
-    for layer, peak in ((1, 127), (2, 2047), (3, 2047)):
+    magnitude, phases = arrays["prior.magnitude"], arrays["prior.phases"]
+    require(magnitude[0] == 0 and magnitude.max() <= 127, "wrong magnitudes")
+    require(np.isin(phases, (1, 2, 4, 7, 10)).all(), "a number of phases that is not known")
+    layers = (1, 127), (2, 2047), (3, 2047)  # and the largest of their inputs
+    for (group, _, phase, _), (layer, peak) in product(list(networks(arrays))[1:], layers):
         name = f"prior.{group}.{phase}.{layer}"
         total = np.abs(arrays[f"{name}.weight"].astype(np.int64)).sum(0)
         if layer == 1 and group > 0:
@@ -156,44 +153,30 @@ def check_network(arrays: Arrays, group: int, phase: int) -> None:
         require((constant + peak * total).max() < 1 << 24, "sums too large")
 
 
-class Table(NamedTuple):
-    low: int
-    left: list[int]  # n + 1 cumulatives of 24 bits
-
-
-class Grid:
+def grid(arrays: Arrays, name: str) -> Callable[[int], Table]:
     """The tables of a grid by their index, worked out on first use."""
+    parts = (arrays[f"{name}.{part}"].ravel().tolist() for part in ("lengths", "low", "weights"))
+    lengths, low, weights = parts
+    starts = list(accumulate(lengths, initial=0))
 
-    def __init__(self, arrays: Arrays, name: str) -> None:
-        self.lengths = arrays[f"{name}.lengths"].ravel().tolist()
-        self.low = arrays[f"{name}.low"].ravel().tolist()
-        self.weights = arrays[f"{name}.weights"].tolist()
-        self.starts = list(accumulate(self.lengths, initial=0))
-        self.tables: dict[int, Table] = {}
+    @cache
+    def table(index: int) -> Table:
+        own = weights[starts[index] : starts[index + 1]]
+        require(len(own) == 1 or (sum(own) == 1 << 16 and min(own) > 0), "weights of no table")
+        return low[index], cumulatives(own)
 
-    def __getitem__(self, index: int) -> Table:
-        if index not in self.tables:
-            start, length = self.starts[index], self.lengths[index]
-            weights = self.weights[start : start + length]
-            whole = sum(weights) == 1 << 16 and min(weights) > 0
-            require(length == 1 or whole, "weights that are no table")
-            self.tables[index] = Table(self.low[index], cumulatives(weights))
-        return self.tables[index]
+    return table
 
 
 def cumulatives(weights: list[int]) -> list[int]:
-    scale = (1 << 24) - len(weights)
-    sums = accumulate(weights[:-1], initial=0)
-    left = [(round_to_24_bits(c * scale) >> 16) + k for k, c in enumerate(sums)]
+    left = []
+    for k, total in enumerate(accumulate(weights[:-1], initial=0)):
+        value = total * ((1 << 24) - len(weights))
+        unit = 1 << max(value.bit_length() - 24, 0)
+        quotient, rest = divmod(value, unit)
+        quotient += 2 * rest + quotient % 2 > unit  # rounds to the nearest, ties to even
+        left.append((quotient * unit >> 16) + k)
     return [*left, 1 << 24]
-
-
-def round_to_24_bits(value: int) -> int:
-    """Rounds to the nearest, ties to even."""
-    unit = 1 << max(value.bit_length() - 24, 0)
-    quotient, rest = divmod(value, unit)
-    up = 2 * rest > unit or (2 * rest == unit and quotient % 2 == 1)
-    return (quotient + up) * unit
 
 
 class RangeDecoder:
@@ -202,8 +185,7 @@ class RangeDecoder:
     def __init__(self, payload: bytes) -> None:
         require(len(payload) % 4 == 0, "payload is no sequence of words")
         self.words = np.frombuffer(payload, "<u4").tolist()
-        self.next, self.coded = 0, False
-        self.lower, self.range = 0, self.MASK
+        self.next, self.lower, self.range = 0, 0, self.MASK
         self.point = self.word() << 32 | self.word()
 
     def word(self) -> int:
@@ -219,20 +201,22 @@ class RangeDecoder:
         scale = self.range >> 24
         self.lower = (self.lower + scale * left) & self.MASK
         self.range = scale * (right - left)
-        self.coded = True
         if self.range < 1 << 32:
             self.lower = (self.lower << 32) & self.MASK
             self.range <<= 32
             self.point = (self.point << 32) & self.MASK | self.word()
 
     def symbol(self, table: Table) -> int:
-        if len(table.left) == 2:
-            return table.low
-        k = bisect_right(table.left, self.quantile()) - 1
-        self.advance(table.left[k], table.left[k + 1])
-        return table.low + k
+        low, left = table
+        if len(left) == 2:
+            return low
+        k = bisect_right(left, self.quantile()) - 1
+        self.advance(left[k], left[k + 1])
+        return low + k
 
     def bits(self, count: int) -> int:
+        if count == 0:
+            return 0
         k = self.quantile() >> (24 - count)
         self.advance(k << (24 - count), (k + 1) << (24 - count))
         return k
@@ -240,138 +224,151 @@ class RangeDecoder:
     def finish(self) -> None:
         rest = (self.point - self.lower) & self.MASK
         is_end = self.next >= len(self.words) and rest < (1 << 33) - 1
-        require(is_end if self.coded else not self.words, "no end that an encoder writes")
+        was_used = self.range < self.MASK  # each symbol coded makes it smaller than this
+        require(is_end if was_used else not self.words, "no end that an encoder writes")
 
 
-def int64_dot(x: Integers, weights: np.ndarray) -> np.ndarray:
+def int64_dot(x: Array, weights: Array) -> Array:
     return np.asarray(x, np.int64) @ np.asarray(weights, np.int64)
 
 
-def plain_dot(x: Integers, weights: np.ndarray) -> list[int]:
-    values, columns = np.asarray(x).tolist(), weights.T.tolist()
+def plain_dot(x: Array, weights: Array) -> list[int]:
+    values, columns = x.tolist(), weights.T.tolist()
     return [sum(a * b for a, b in zip(values, column, strict=True)) for column in columns]
 
 
+def decode_levels(payload: bytes, level: int, shape: Shape) -> Array:
+    """Decodes the level of each cell of z, int64 [rows, columns]; ValueError if refused."""
+    decoder, counts = RangeDecoder(payload), [[16] + [1] * 18 for _ in range(2)]
+    offsets = np.zeros([1 + -(-size // 4) for size in shape], np.int64)  # row and column 0 stay 0
+    for row, column in np.ndindex(offsets[1:, 1:].shape):
+        (corner, above), left = offsets[row, column : column + 2], offsets[row + 1, column]
+        expected = sorted((left, above, left + above - corner))[1]  # left beside zeros, or above
+        own = counts[min(row, column) > 0 and not left == above == corner]
+        weights = [1 + count * ((1 << 16) - 19) // sum(own) for count in own]
+        weights[weights.index(max(weights))] += (1 << 16) - sum(weights)
+        kind = decoder.symbol((0, cumulatives(weights)))
+        own[kind] += 16
+        bits = (kind + 1) // 2
+        size = 1 << (bits - 1) | decoder.bits(bits - 1) if bits else 0
+        offsets[row + 1, column + 1] = expected + (size if kind % 2 else -size)
+    decoder.finish()
+    levels = level + offsets[1:, 1:]
+    require(levels.min() >= 0 and levels.max() < LEVELS, "level out of range")
+    return levels.repeat(4, 0).repeat(4, 1)[: shape[0], : shape[1]]
+
+
 def decode_symbols(
-    payload: bytes, level: int, height: int, width: int, arrays: Arrays, dot: Dot = int64_dot
-) -> np.ndarray:
+    payload: bytes, level: Levels, height: int, width: int, arrays: Arrays, dot: Dot = int64_dot
+) -> Array:
     """Decodes the symbols of z, int64 [C, height, width]; ValueError if the payload is refused."""
-    decoder, shape = RangeDecoder(payload), (height, width)
+    decoder = RangeDecoder(payload)
+    levels = np.broadcast_to(np.asarray(level, np.int64), (height, width))
     if "prior.order" in arrays:
-        max_excesses = 16 * (len(payload) + 8)
-        z = ContextDecoder(decoder, level, shape, arrays).decode(max_excesses, dot)
+        z = ContextDecoder(decoder, levels, arrays, dot).decode(16 * (len(payload) + 8))
     else:
-        tables = tables_of_level(arrays, level)
-        symbols = [decoder.symbol(table) for table in tables for _ in range(height * width)]
-        z = np.array(symbols, np.int64).reshape(-1, *shape)
+        coded = np.ones((levels.size, arrays["tables.lengths"].shape[1]), bool)
+        z = decode_by_level(decoder, levels.ravel(), coded, arrays).T.reshape(-1, height, width)
     decoder.finish()
     require(np.abs(z).max() <= MAX_SYMBOL, "symbol out of range")
     return z
 
 
-def tables_of_level(arrays: Arrays, level: int) -> list[Table]:
-    grid, columns = Grid(arrays, "tables"), arrays["tables.lengths"].shape[1]
-    return [grid[level * columns + column] for column in range(columns)]
+def decode_by_level(decoder: RangeDecoder, levels: Array, coded: Array, arrays: Arrays) -> Array:
+    """Decodes symbols [cells, columns of the grid ``tables``]; those not ``coded`` are 0."""
+    table, symbols = grid(arrays, "tables"), np.zeros(coded.shape, np.int64)
+    columns, by_level = coded.shape[1], np.argsort(levels, kind="stable")
+    for column, cell in product(range(columns), by_level.tolist()):
+        if coded[cell, column]:
+            symbols[cell, column] = decoder.symbol(table(levels[cell] * columns + column))
+    return symbols
 
 
-def phase_cells(phases: int, phase: int, shape: Shape) -> Cells:
-    """The cells of a phase, row by row."""
-    row, column = np.indices(shape)
+def phase_of(phases: int, row: Array, column: Array) -> Array:
+    """The phase of each cell, if there are 1, 2, 4, 7 or 10 of them."""
+    if phases <= 2:
+        return (row + column) % phases
     of_four = np.where(row % 2 == column % 2, row % 2, 2 + row % 2)
-    return np.nonzero((of_four if phases == 4 else (row + column) % phases) == phase)
-
-
-class Layer:
-    def __init__(self, arrays: Arrays, name: str, level: int) -> None:
-        self.weight = arrays[f"{name}.weight"].astype(np.int64)
-        self.shift = arrays[f"{name}.shift"].astype(np.int64)
-        self.constant = arrays[f"{name}.bias"][level] + (1 << (self.shift - 1))
+    of_even = phase_of(phases - 3, row // 2, column // 2)
+    return np.where(of_four == 0, of_even, phases - 4 + of_four)
 
 
 class ContextDecoder:
     """Decodes the phases of the context prior, one after the other."""
 
-    def __init__(self, decoder: RangeDecoder, level: int, shape: Shape, arrays: Arrays) -> None:
-        self.decoder, self.level, self.arrays = decoder, level, arrays
-        self.rows, self.excess = Grid(arrays, "prior.rows"), Grid(arrays, "prior.excess")[0]
-        self.scales, self.fine = len(arrays["prior.rows.lengths"]), arrays["prior.fine"].item()
-        self.gain = arrays["prior.gain"][level].astype(np.int64)
-        self.mean_gain = arrays["prior.mean_gain"][level].astype(np.int64)
-        self.magnitude = arrays["prior.magnitude"].astype(np.int64)
-        self.z = np.zeros((len(self.gain), *shape), np.int64)
-        self.features = np.zeros((shape[0] + 2, shape[1] + 2, len(self.gain), 2), np.int64)
+    def __init__(self, decoder: RangeDecoder, levels: Array, arrays: Arrays, dot: Dot) -> None:
+        self.decoder, self.levels, self.arrays, self.dot = decoder, levels, arrays, dot
+        self.rows, self.excess = grid(arrays, "prior.rows"), grid(arrays, "prior.excess")(0)
+        self.prior = {k[6:]: v.astype(np.int64) for k, v in arrays.items() if k[:6] == "prior."}
+        self.z = np.zeros((len(self.prior["order"]), *levels.shape), np.int64)
+        height, width = (size + 2 * MARGIN for size in levels.shape)
+        self.features = np.zeros((height, width, len(self.z), 2), np.int64)
 
-    def decode(self, max_excesses: int, dot: Dot) -> np.ndarray:
+    def decode(self, max_excesses: int) -> Array:
         self.excesses_left = max_excesses
-        is_coded = self.arrays["prior.coded"][self.level] != 0
-        for group, phase, own in networks(self.arrays):
-            cells = phase_cells(self.arrays["prior.phases"][group], phase, self.z.shape[1:])
-            coded = own.start + np.flatnonzero(is_coded[own])
-            if not coded.size or not cells[0].size:
+        for group, phases, phase, own in networks(self.arrays):
+            row, column = np.nonzero(phase_of(phases, *np.indices(self.levels.shape)) == phase)
+            levels = self.levels[row, column]
+            coded = self.prior["coded"][levels, own] != 0  # [cells, positions of the group]
+            if not coded.any():
                 continue
             if group == phase == 0:
-                tables = tables_of_level(self.arrays, self.level)
-                planes = [[self.decoder.symbol(tables[i]) for _ in cells[0]] for i in coded]
-                symbols = np.array(planes, np.int64).T
+                symbols = decode_by_level(self.decoder, levels, coded, self.arrays)
             else:
-                out = self.network(group, phase, own, cells, dot)
-                symbols = self.phase(out[:, :, coded - own.start], self.mean_gain[coded])
-            self.store(symbols, coded, cells)
-        z = np.empty_like(self.z)
-        z[self.arrays["prior.order"]] = self.z
-        return z
+                reach = 1 << (phases - 1 - phase) // 3  # doubles with every three phases to come
+                out = self.network(group, phase, own, reach, list(zip(row, column, strict=True)))
+                symbols = self.phase(out, coded, self.prior["mean_gain"][levels, own])
+            self.z[self.prior["order"][own], row[:, None], column[:, None]] = symbols
+            gain = self.prior["gain"][levels, own]
+            value = np.clip((symbols * gain + (1 << 11)) >> 12, -127, 127)
+            magnitude = self.prior["magnitude"][np.minimum(np.abs(symbols), 255)]
+            self.features[row + MARGIN, column + MARGIN, own] = np.stack([value, magnitude], -1)
+        return self.z
 
-    def network(self, group: int, phase: int, own: slice, cells: Cells, dot: Dot) -> np.ndarray:
+    def network(self, group: int, phase: int, own: slice, reach: int, cells: list[Cell]) -> Array:
         """Means and scales: [cells, 2, positions of the group]."""
-        names = (f"prior.{group}.{phase}.{layer}" for layer in (1, 2, 3))
-        one, two, three = (Layer(self.arrays, name, self.level) for name in names)
-        shared = self.arrays[f"prior.{group}.shared"].astype(np.int64) if group else None
+        parts = "weight", "bias", "shift"
+        layers = [[self.prior[f"{group}.{phase}.{i}.{part}"] for part in parts] for i in (1, 2, 3)]
+        if group > 0:
+            layers[0][0] = np.concatenate([self.prior[f"{group}.shared"], layers[0][0]])
         outputs = []
-        for row, column in zip(*cells, strict=True):
-            window = self.features[row : row + 3, column : column + 3]
-            t = one.constant
-            if shared is not None:
-                t = t + np.asarray(dot(window[:, :, : own.start].ravel(), shared))
+        for cell in cells:
+            x = self.window(cell, 1, slice(own.start))
             if phase > 0:
-                t = t + np.asarray(dot(window[:, :, own].ravel(), one.weight))
-            h = np.clip(t >> one.shift, 0, 2047)
-            h = np.clip((two.constant + np.asarray(dot(h, two.weight))) >> two.shift, 0, 2047)
-            outputs.append((three.constant + np.asarray(dot(h, three.weight))) >> three.shift)
-        return np.array(outputs).reshape(len(outputs), 2, -1)
+                x = np.append(x, self.window(cell, reach, own))
+            for weight, bias, shift in layers:
+                sums = np.asarray(self.dot(x, weight)) + bias[self.levels[cell]]
+                out = (sums + (1 << (shift - 1))) >> shift
+                x = np.clip(out, 0, 2047)
+            outputs.append(out)
+        return np.array(outputs).reshape(len(cells), 2, -1)
 
-    def phase(self, out: np.ndarray, mean_gain: np.ndarray) -> np.ndarray:
-        """Decodes the symbols [cells, coded positions] whose means and scales are ``out``."""
-        mean = (out[:, 0] * mean_gain + (1 << 11)) >> 12
-        mean = np.clip(mean, -16 * MAX_SYMBOL, 16 * MAX_SYMBOL)
-        scale = np.clip(out[:, 1], 0, self.scales - 1)
+    def window(self, cell: Cell, reach: int, positions: slice) -> Array:
+        rows, columns = (MARGIN + at + np.array([-reach, 0, reach]) for at in cell)
+        return self.features[np.ix_(rows, columns)][:, :, positions].ravel()
+
+    def phase(self, out: Array, coded: Array, mean_gain: Array) -> Array:
+        """Decodes the ``coded`` symbols [cells, positions] of these means and scales."""
+        mean = np.clip((out[:, 0] * mean_gain + (1 << 11)) >> 12, -16 * MAX_SYMBOL, 16 * MAX_SYMBOL)
+        scale = np.clip(out[:, 1], 0, len(self.prior["rows.lengths"]) - 1)
         centre = (mean + 8) >> 4
-        fraction = np.where(scale < self.fine, mean - 16 * centre + 8, 8)
-        index = (16 * scale + fraction).ravel()
-        order = np.argsort(index, kind="stable")
-        tables = [self.rows[i] for i in index[order].tolist()]
+        fraction = np.where(scale < self.prior["fine"], mean - 16 * centre + 8, 8)
+        index, order = 16 * scale + fraction, np.flatnonzero(coded)
+        order = order[np.argsort(index.flat[order], kind="stable")]
+        tables = [self.rows(i) for i in index.flat[order].tolist()]
         residuals = [self.decoder.symbol(table) for table in tables]
-        for at, table in enumerate(tables):
-            residuals[at] += self.signed_excess(residuals[at], table)
-        symbols = centre.ravel()
-        symbols[order] += np.array(residuals)
-        return symbols.reshape(mean.shape)
-
-    def signed_excess(self, residual: int, table: Table) -> int:
-        last = len(table.left) - 2
-        if last == 0 or residual - table.low not in (0, last):
-            return 0
-        require(self.excesses_left > 0, "too many excesses")
-        self.excesses_left -= 1
-        count = self.decoder.symbol(self.excess)
-        excess = (1 << count) - 1 + (self.decoder.bits(count) if count else 0)
-        return excess if residual > table.low else -excess
-
-    def store(self, symbols: np.ndarray, coded: np.ndarray, cells: Cells) -> None:
-        row, column = (indices[:, None] for indices in cells)
-        self.z[coded[None], row, column] = symbols
-        value = np.clip((symbols * self.gain[coded] + (1 << 11)) >> 12, -127, 127)
-        magnitude = self.magnitude[np.minimum(np.abs(symbols), 255)]
-        self.features[row + 1, column + 1, coded[None]] = np.stack([value, magnitude], -1)
+        for at, (low, left) in enumerate(tables):
+            last = len(left) - 2
+            if last == 0 or residuals[at] - low not in (0, last):
+                continue
+            require(self.excesses_left > 0, "too many excesses")
+            self.excesses_left -= 1
+            count = self.decoder.symbol(self.excess)
+            excess = (1 << count) - 1 + self.decoder.bits(count)
+            residuals[at] += excess if residuals[at] > low else -excess
+        symbols = np.where(coded, centre, 0)
+        symbols.flat[order] += np.array(residuals)
+        return symbols
 
 
 def symbols_sha256(data: bytes, bundles: dict[bytes, Arrays]) -> str:
@@ -380,7 +377,10 @@ def symbols_sha256(data: bytes, bundles: dict[bytes, Arrays]) -> str:
     require(file.fingerprint in bundles, f"no bundle {file.fingerprint.hex()}")
     arrays = bundles[file.fingerprint]
     require(fingerprint(arrays, file.stride) == file.fingerprint, "the stride is not the bundle's")
-    symbols = decode_symbols(file.sections[Z], file.level, *file.z_shape, arrays)
+    level: Levels = file.level
+    if MAP in file.sections:
+        level = decode_levels(file.sections[MAP], file.level, file.z_shape)
+    symbols = decode_symbols(file.sections[Z], level, *file.z_shape, arrays)
     return hashlib.sha256(symbols.astype("<i2").tobytes()).hexdigest()
 
 

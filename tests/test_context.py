@@ -145,13 +145,53 @@ def test_training_can_go_on_from_the_integers(phases: int) -> None:
             assert np.allclose(array, expected, rtol=2e-3, atol=1), name
 
 
-def test_plain_python_integers_agree(prior: ContextPrior) -> None:
-    symbols = symbols_at(120, height=4, width=5)
+@pytest.mark.parametrize("phases", [1, 2, 4, 7, 10])
+@pytest.mark.parametrize("has_map", [False, True])
+def test_plain_python_integers_agree(phases: int, has_map: bool) -> None:
+    prior = integer_prior(random_network(phases))
+    symbols = symbols_at(120, height=7, width=9)
     symbols[3, 1, 1] = 500
-    data, coded = prior.level(120).encode(symbols)
+    levels: int | np.ndarray = 120
+    if has_map:
+        levels = np.random.default_rng(phases).integers(0, LEVELS, (7, 9)).astype(np.uint8)
+    data, coded = prior.at(levels).encode(symbols)
+    assert np.array_equal(prior.at(levels).decode(data, 7, 9), coded)
     for dot in (reference_decoder.plain_dot, reference_decoder.int64_dot):
-        read = reference_decoder.decode_symbols(data, 120, 4, 5, prior.bundled(), dot)
+        read = reference_decoder.decode_symbols(data, levels, 7, 9, prior.bundled(), dot)
         assert np.array_equal(read, coded)
+
+
+@pytest.mark.parametrize("has_map", [False, True])
+def test_positions_that_a_level_does_not_code(has_map: bool) -> None:
+    """A cell whose level codes a position beside one whose level does not."""
+    whole = integer_prior(random_network(7))
+    coded = np.ones((LEVELS, CHANNELS), np.uint8)
+    coded[:100, 5:] = 0
+    prior = ContextPrior(whole.arrays | {"coded": coded}, whole.first)
+    levels = np.where(np.arange(54).reshape(6, 9) % 4 < 2, 30, 170).astype(np.uint8)
+    at: int | np.ndarray = levels if has_map else 30
+    data, kept = prior.at(at).encode(symbols_at(120, height=6, width=9))
+    missing = kept[prior.order[5:]][:, levels == 30] if has_map else kept[prior.order[5:]]
+    assert not missing.any() and kept.any()
+    assert np.array_equal(prior.at(at).decode(data, 6, 9), kept)
+    read = reference_decoder.decode_symbols(data, at, 6, 9, prior.bundled())
+    assert np.array_equal(read, kept)
+    likely, p = prior.at(at).likelihoods(kept)
+    assert np.array_equal(likely, kept) and (p[prior.order[5:]][:, levels == 30] == 1).all()
+
+
+def test_factorized_tables_with_a_level_map(codec: Codec) -> None:
+    grid = codec.bundle.prior.first
+    levels = np.random.default_rng(0).integers(0, LEVELS, (5, 6)).astype(np.uint8)
+    symbols = np.random.default_rng(1).integers(-9, 10, (grid.n_channels, 5, 6))
+    data, kept = grid.at(levels).encode(symbols)
+    assert np.array_equal(grid.at(levels).decode(data, 5, 6), kept)
+    read = reference_decoder.decode_symbols(data, levels, 5, 6, grid.bundled())
+    assert np.array_equal(read, kept)
+    likely, p = grid.at(levels).likelihoods(symbols)
+    assert np.array_equal(likely, kept) and p.shape == kept.shape and (p > 0).all()
+    even = np.full((5, 6), 70, np.uint8)
+    assert grid.at(even).encode(symbols)[0] == grid.at(70).encode(symbols)[0]
 
 
 def mkl(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -230,12 +270,12 @@ def test_a_prior_of_one_group() -> None:
 
 def test_a_symbol_beyond_16_bits_is_refused(prior: ContextPrior) -> None:
     """A string that says so cannot come from our encoder, so another one is built by hand."""
-    from bkcodec import context
+    from bkcodec import walk
 
     symbols = symbols_at(150)
     symbols[prior.order[-1], 4, 4] = 40_000
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(context, "SYMBOL_MAX", 2**16)
+        patch.setattr(walk, "SYMBOL_MAX", 2**16)
         data, _ = prior.level(150).encode(symbols)
     with pytest.raises(FormatError, match="beyond 16 bits"):
         prior.level(150).decode(data, 9, 11)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -16,11 +16,8 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from conftest import shared
+from conftest import SIZES, SMALL, newest, shared
 from PIL import Image
-from safetensors.numpy import load_file
-from safetensors.torch import save_file
-from torchvision.models import squeezenet1_1
 
 import bkcodec
 from bkcodec.bundle import load_bundle
@@ -38,55 +35,7 @@ from bkcodec.train.data import Photos
 from bkcodec.train.options import TrainOptions
 from bkcodec.train.prior import ContinuousPrior
 
-SIZES = ["--N", "16", "--M", "32"]
-SMALL = ["--batch-size", "2", "--image-size", "176", "--lr", "6e-4", "--diffusion-steps", "2"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_prior_steps() -> None:
-    loop.PRIOR_STEPS, loop.REPORT_STEPS, loop.MEASURED_BATCHES = 60, 1, 2
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerator() -> Iterator[None]:
-    """Accelerate keeps its settings for the life of a process."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-@pytest.fixture(scope="module")
-def photos(lake: Image.Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    lake.save(folder / "a.png")
-    lake.transpose(Image.Transpose.ROTATE_90).save(folder / "b.png")
-    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff not a photo")
-    lake.resize((90, 60)).save(folder / "tiny.png")
-    return folder
-
-
-@pytest.fixture
-def train(run: Callable[..., int], photos: Path) -> Callable[..., int]:
-    return lambda folder, steps, *more: run(
-        "train", "--data", photos, "--val", photos, "-o", folder, "--device", "cpu",
-        "--max-steps", steps, *SMALL, *(more if "--init-from" in more else [*SIZES, *more]),
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def lpips_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of the right form; its weights are random."""
-    torch.manual_seed(0)
-    features = squeezenet1_1(weights=None).features.state_dict()
-    tensors = {f"features.{k}": v for k, v in features.items()}
-    for i, channels in enumerate((64, 128, 256, 384, 384, 512, 512)):
-        tensors[f"lpips.lin{i}.model.1.weight"] = torch.rand(1, channels, 1, 1)
-    path = tmp_path_factory.mktemp("lpips") / "random.safetensors"
-    save_file(tensors, path)
-    return path
-
-
-def newest(folder: Path) -> dict[str, np.ndarray]:
-    return dict(load_file(max(folder.glob("checkpoint_*.safetensors"))))
+pytestmark = pytest.mark.usefixtures("few_prior_steps", "fresh_accelerator")
 
 
 def test_photos_are_read_once_and_bad_ones_counted(photos: Path, tmp_path: Path) -> None:

@@ -12,18 +12,16 @@ import numpy as np
 import pytest
 import pytorch_msssim
 import torch
-from conftest import ROOT
+from conftest import ROOT, newest
 from PIL import Image
 from safetensors.numpy import load_file
 from test_context import CHANNELS, Steps, draw, integer_prior, random_network
-from test_train import lpips_file, newest, photos, train  # noqa: F401
 
 from bkcodec.bundle import load_bundle
 from bkcodec.codec import Codec
 from bkcodec.config import LEVELS
 from bkcodec.models.blocks import SIGNED, WEIGHT_MAX, Conv
 from bkcodec.models.compression import BkSdmCompression, ModelConfig
-from bkcodec.train import loop
 from bkcodec.train.data import Photos
 from bkcodec.train.losses import Objective
 from bkcodec.train.options import TrainOptions
@@ -33,10 +31,7 @@ from bkcodec.train.start import measure_grids, take_over
 
 TINY = ModelConfig(N=16, M=32)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_prior_steps() -> None:
-    loop.PRIOR_STEPS, loop.REPORT_STEPS, loop.MEASURED_BATCHES = 60, 1, 2
+pytestmark = pytest.mark.usefixtures("few_prior_steps", "fresh_accelerator")
 
 
 @pytest.mark.parametrize("size", [(176, 192), (179, 201)])
@@ -162,7 +157,7 @@ def test_the_gradient_passes_through_the_rounding() -> None:
     assert torch.allclose(x.grad, plain, atol=0.02) and layer.weight.grad is not None
 
 
-def test_what_is_drawn_has_its_share(photos: Path) -> None:  # noqa: F811
+def test_what_is_drawn_has_its_share(photos: Path) -> None:
     plain, drawn = Photos(photos, 176), Photos(photos, 176, rendered=1.0)
     assert drawn.batch((0, 1, 0), 2, 176).shape == (2, 3, 176, 176)
     assert not torch.equal(plain.batch((0, 1, 0), 2, 176), drawn.batch((0, 1, 0), 2, 176))
@@ -188,7 +183,7 @@ def test_the_learning_rate_of_an_open_run_falls_at_its_end() -> None:
 
 
 def test_a_gradient_that_is_not_finite_takes_no_step(
-    train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     objective, bad = Objective.forward, {1, 2}
@@ -215,7 +210,7 @@ def test_a_gradient_that_is_not_finite_takes_no_step(
 
 
 def test_from_joint_to_a_bundle_for_integers(
-    train: Callable[..., int], run: Callable[..., int], photos: Path, tmp_path: Path,  # noqa: F811
+    train: Callable[..., int], run: Callable[..., int], photos: Path, tmp_path: Path,
     lake: Image.Image,
 ) -> None:  # fmt: skip
     """Joint, quantise and decoder phase; a run that goes on has its grids again."""
@@ -261,7 +256,7 @@ def test_from_joint_to_a_bundle_for_integers(
 def test_a_run_goes_on_with_other_processes(
     train: Callable[..., int],
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert train(tmp_path / "run", 1) == 0
     record = tmp_path / "run" / "run.json"
@@ -274,7 +269,7 @@ def test_a_run_goes_on_with_other_processes(
 
 
 @pytest.mark.slow
-def test_all_stages_of_lite(photos: Path, tmp_path: Path, lpips_file: Path) -> None:  # noqa: F811
+def test_all_stages_of_lite(photos: Path, tmp_path: Path, lpips_file: Path) -> None:
     """The plan that ships, in tiny; the same command again finds nothing left to do."""
     command = [
         sys.executable, ROOT / "scripts" / "train_lite.py", ROOT / "scripts" / "lite.toml",
