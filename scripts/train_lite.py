@@ -49,8 +49,7 @@ def train(stage: dict[str, Any], before: Path | None, given: argparse.Namespace)
     start = values.pop("init-from", before)
     launcher = [sys.executable, "-m"]
     if given.processes > 1:
-        launcher = [str(Path(sys.executable).with_name("accelerate")), "launch", "--cpu",
-                    "--num_processes", str(given.processes), "-m"]  # fmt: skip
+        launcher += ["torch.distributed.run", "--nproc_per_node", str(given.processes), "-m"]
     words = options(values)
     if stage["phase"] == "texture":
         words += ["--lpips", str(given.lpips)]
