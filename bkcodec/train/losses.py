@@ -23,7 +23,7 @@ from bkcodec.train.similarity import ms_ssim
 # (ratio of the two published lambda ladders of CompressAI, about 1270 at every quality).
 MS_SSIM_TO_MSE = 1270.0
 CHROMA_WEIGHT = 0.5  # of the squared error of mean chroma in 8 x 8 pixels: faint colours stay
-COLOUR_WEIGHT, MEAN_SIDE = 4.0, 32  # of that of mean colours in squares of so many pixels
+COLOUR_WEIGHT, MEAN_SIDE = 1.0, 32  # of that of mean colours in squares of so many pixels
 ROUND_TRIP_SHARE = 0.08  # part of the samples in which the VAE decoder sees y itself
 DIFFUSION_WEIGHT = 0.1
 SCALE_WEIGHT = 0.02
