@@ -156,12 +156,14 @@ class Codec:
         alpha = alpha_to_png(picture.alpha) if picture.alpha is not None else None
         blocks = {k: getattr(picture, k) for k in ("icc", "exif", "xmp") if k not in options.strip}
 
+        level_map = write_map(offsets) if offsets is not None and offsets.any() else None
+
         def code(wanted: Symbols, level: int, levels: int | Levels) -> Encoded:
             coder = self.bundle.prior.at(levels)
             string, symbols = _guard_memory(lambda: coder.encode(wanted))
             container = Container(
                 self.bundle.fingerprint, width, height, self.model.stride, level, string,
-                level_map=None if offsets is None else write_map(offsets), alpha=alpha,
+                level_map=level_map, alpha=alpha,
                 greyscale=picture.greyscale, **blocks,
             )  # fmt: skip
             return Encoded(container, symbols)

@@ -108,6 +108,7 @@ class ContextPrior:
             and self.excess.weights.max() <= EXCESS_WEIGHT
             and not self.low[~self.is_coded].any()
             and not (self.first.lengths[~self.coded[:, :n]] > 1).any()
+            and not self.first.low[~self.coded[:, :n]].any()
         ):
             raise ValueError("values out of range")
 

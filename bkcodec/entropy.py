@@ -69,12 +69,13 @@ class RangeEncoder:
 
 
 class RangeDecoder:
-    """constriction's range decoder; whatever it dislikes is a FormatError."""
+    """constriction's range decoder; what it dislikes is a FormatError that names the section."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, section: str = "z") -> None:
+        self._section = section
         if len(data) % WORD_BYTES:
             raise FormatError(
-                f"the z section has {len(data)} bytes, not a multiple of {WORD_BYTES}"
+                f"the {section} section has {len(data)} bytes, not a multiple of {WORD_BYTES}"
             )
         words = np.frombuffer(data, dtype="<u4").astype(np.uint32)
         self._is_untouched = bool(len(words))  # there are words, and nothing was decoded of them
@@ -94,7 +95,7 @@ class RangeDecoder:
     def finish(self) -> None:
         """Refuse a string that goes on."""
         if self._is_untouched or not self._coder.maybe_exhausted():
-            raise FormatError("the z section goes on after its last symbol")
+            raise FormatError(f"the {self._section} section goes on after its last symbol")
 
     def _decode(self, *arguments: Any) -> Any:
         self._is_untouched = False
@@ -102,7 +103,7 @@ class RangeDecoder:
             return self._coder.decode(*arguments)
         except (AssertionError, ValueError) as error:
             raise FormatError(
-                f"the z section is not a valid range-coded string: {error}"
+                f"the {self._section} section is not a valid range-coded string: {error}"
             ) from error
 
 

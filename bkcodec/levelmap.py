@@ -89,7 +89,7 @@ def read_map(payload: bytes, level: int, rows: int, columns: int) -> Levels:
     Raises:
         FormatError: not what ``write_map`` makes for so many cells and this level.
     """
-    decoder, model = RangeDecoder(payload), _Classes()
+    decoder, model = RangeDecoder(payload, "levels"), _Classes()
     offsets = np.zeros(map_shape(rows, columns), np.int16)
     for row, column in np.ndindex(*offsets.shape):
         expected, table = _expectation(offsets, row, column)

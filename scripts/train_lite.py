@@ -3,9 +3,10 @@
     python scripts/train_lite.py scripts/lite.toml RUNS --data PHOTOS --val PHOTOS --lpips WEIGHTS
 
 Each stage has a folder of its own in RUNS. A stage that was begun goes on where its last checkpoint
-is, a finished one is passed over, so the same command takes up the work at any time. ``--processes
-2`` gives each of two cores a process of its own. Options after ``--`` go to every stage, and win:
-``-- --max-steps 3 --batch-size 1`` rehearses the whole.
+is, a finished one is passed over, so the same command takes up the work at any time. A stage keeps
+the weights that it began from: to do it again after the one before has gone on, remove its folder
+and bundle, and those after it. ``--processes 2`` gives each of two cores a process of its own.
+Options after ``--`` go to every stage, and win: ``-- --max-steps 3 --batch-size 1`` rehearses all.
 """
 
 from __future__ import annotations
@@ -82,11 +83,16 @@ def main() -> None:
     given.more = words[end + 1 :]
     plan = tomllib.loads(given.plan.read_text("utf-8"))
     stages = plan.pop("stage")
+    names = [stage["name"] for stage in stages]
+    if given.until is not None and given.until not in names:
+        parser.error(f"--until {given.until}: not one of {', '.join(names)}")
+    if given.until is not None:
+        stages = stages[: names.index(given.until) + 1]
+    if given.lpips is None and any(stage["phase"] == "texture" for stage in stages):
+        parser.error("the texture stage needs --lpips")
     before = None
     for stage in stages:
         before = train({**plan, **stage}, before, given)
-        if stage["name"] == given.until:
-            break
 
 
 if __name__ == "__main__":

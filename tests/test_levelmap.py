@@ -94,6 +94,33 @@ def mapped(codec: Codec, image: Image.Image, quality: float, offsets: np.ndarray
     return codec.encode_picture(picture_from_image(image), options, offsets).data
 
 
+@pytest.mark.parametrize("size", [(200, 16), (16, 100), (200, 40), (33, 12), (16, 16), (31, 47)])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_one_row_of_cells_and_odd_sizes(
+    codec: Codec, lake: Image.Image, size: tuple[int, int], steps: int
+) -> None:
+    image = lake.crop((300, 200, 300 + size[0], 200 + size[1]))
+    rows, columns = (-(-n // 16) for n in reversed(size))
+    plain = codec.encode(image, bkcodec.EncodeOptions(quality=60))
+    even = mapped(codec, image, 40, np.full(map_shape(rows, columns), 40, np.int16))
+    options = bkcodec.DecodeOptions(steps=steps)
+    a, b = (np.asarray(codec.decode(data, options), np.int64) for data in (plain, even))
+    if steps == 1:  # a chain of several starts at the file's level
+        assert np.abs(a - b).max() <= 1
+
+
+def test_nothing_is_written_where_the_level_is_one(codec: Codec, lake: Image.Image) -> None:
+    image = lake.crop((0, 0, 128, 64))
+    data = mapped(codec, image, 40, np.zeros((1, 2), np.int16))
+    assert data == codec.encode(image, bkcodec.EncodeOptions(quality=40))
+
+
+def test_a_broken_map_is_not_blamed_on_z(codec: Codec, lake: Image.Image) -> None:
+    container = container_from_bytes(mapped(codec, lake.crop((0, 0, 576, 400)), 40, OBJECT))
+    with pytest.raises(FormatError, match="levels section"):
+        codec.decode(container_to_bytes(replace(container, level_map=b"12345")))
+
+
 def test_an_even_map_is_a_level(codec: Codec, lake: Image.Image) -> None:
     image = lake.crop((100, 100, 420, 340))
     plain = codec.encode(image, bkcodec.EncodeOptions(quality=45))

@@ -22,10 +22,12 @@ from bkcodec.codec import Codec
 from bkcodec.config import LEVELS
 from bkcodec.models.blocks import SIGNED, WEIGHT_MAX, Conv
 from bkcodec.models.compression import BkSdmCompression, ModelConfig
+from bkcodec.train.context import ContextConfig, ContextNetwork, spread_phases
 from bkcodec.train.data import Photos
 from bkcodec.train.losses import Objective
 from bkcodec.train.options import TrainOptions
 from bkcodec.train.quality import MAP_SHARE, draw_qualities
+from bkcodec.train.run import load_init
 from bkcodec.train.similarity import ms_ssim
 from bkcodec.train.start import measure_grids, take_over
 
@@ -266,6 +268,39 @@ def test_a_run_goes_on_with_other_processes(
     record.write_text(json.dumps(content | {"model": {**content["model"], "inner": 0.75}}))
     assert train(tmp_path / "run", 2, "--resume") == 3
     assert "the run had another inner" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("there", [1, 2, 4, 7, 10])
+@pytest.mark.parametrize("wanted", [1, 2, 4, 7, 10])
+def test_a_prior_for_other_phases(there: int, wanted: int) -> None:
+    """What a prior has is kept, with more phases and with fewer; only from one there is nothing."""
+    state = random_network(there).state_dict()
+    config = ContextConfig((2, 4, 8), (wanted,) * 3, 16)
+    own, spread = ContextNetwork(config, 10).state_dict(), spread_phases(state, config)
+    fitting = {k for k, v in own.items() if k in spread and spread[k].shape == v.shape}
+    if there > 1 or wanted == 1:
+        assert fitting == set(own)
+        for name in ("networks.1_0.third", f"networks.2_{wanted - 1}.third"):
+            last = name.replace(str(wanted - 1), str(there - 1)) if "2_" in name else name
+            assert wanted == 1 or torch.equal(spread[name], state[last])
+
+
+def test_what_does_not_apply_to_a_phase(
+    train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path / "a", 1, "--init-from", "lite", "--inner", "0.25") == 2
+    assert "--inner: smaller than that of --init-from" in capsys.readouterr().err
+    assert train(tmp_path / "b", 1, "--init-from", "lite", "--decoder-depths", "4,9") == 2
+    assert "--decoder-depths: smaller" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+
+
+def test_crops_that_are_no_whole_cells(train: Callable[..., int], tmp_path: Path) -> None:
+    assert train(tmp_path / "run", 1, "--image-size", "200") == 0
+
+
+def test_a_start_settles_the_phases_of_the_prior() -> None:
+    assert load_init("lite").context_phases == 4
 
 
 @pytest.mark.slow

@@ -91,8 +91,8 @@ def adopt_exponents(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Put those convolutions onto grids that are on grids in a state, so that it can be loaded."""
     for name, layer in model.named_modules():
         if isinstance(layer, Conv):
-            exponent = state.get(f"{name}.input_exponent")
-            layer.input_exponent = None if exponent is None else exponent.detach().clone()
+            has_grid = f"{name}.input_exponent" in state
+            layer.input_exponent = torch.zeros((), device=layer.weight.device) if has_grid else None
 
 
 def rounded(x: Tensor) -> Tensor:
@@ -220,10 +220,10 @@ def at_resolution(conditions: Tensor, x: Tensor) -> Tensor:
     (rows, columns), (height, width) = conditions.shape[-2:], x.shape[-2:]
     if (rows, columns) in ((1, 1), (height, width)):
         return conditions
-    if height > rows:
-        finer = height // rows
+    if height > rows or width > columns:
+        finer = max(height // rows, width // columns)
         return conditions.repeat_interleave(finer, 2).repeat_interleave(finer, 3)
-    coarser = -(-rows // height)
+    coarser = max(-(-rows // height), -(-columns // width))  # one row of cells stays one
     return conditions[..., ::coarser, ::coarser]
 
 

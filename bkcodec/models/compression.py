@@ -239,7 +239,7 @@ class BkSdmCompression(nn.Module):
         """
         start = self.start_timestep(quality)
         if how.timestep is not None:
-            start = torch.full_like(quality, min(how.timestep, self.timesteps - 1))
+            start = torch.full_like(start, min(how.timestep, self.timesteps - 1))
         with nullcontext() if self.backbone is None else placed(self.backbone, quality.device):
             if how.steps == 1:
                 denoised = self.denoise_once(belief, quality, start, how.tile)

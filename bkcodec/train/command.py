@@ -12,20 +12,15 @@ import click
 
 from bkcodec.errors import InputError, UnsupportedError, UsageError
 from bkcodec.options import pair, positive_range, weighted_folder
+from bkcodec.train.check import GROWING, SIZES, check
+from bkcodec.train.phases import JOINT, OWN_SPACE, PHASES
 
 if TYPE_CHECKING:
     from bkcodec.models.sizes import ModelConfig
     from bkcodec.train.options import TrainOptions
 
 FOLDER = click.Path(path_type=Path)
-SIZES = ("N", "M", "schedule")  # of the networks; --init-from settles them
-GROWING = ("encoder_depths", "decoder_depths", "inner")  # what is new does nothing at first
-JOINT = ("joint", "quantise")  # phases that train everything
 LAMBDA = {"own": (1.5e-4, 0.1), "sd": (0.035, 2.0)}  # trade-offs at quality 0 and 100
-EXPORT_ONLY = {"run", "prior", "name", "data_note"}
-PICTURES_ONLY = ("ms_ssim_weight", "lpips", "lpips_weight")
-DENOISER_ONLY = ("adapter", "lora_rank", "unroll_steps")
-BOTH_MODES = {"data", "output", "config", "bk_sdm", "vae"}
 MAX_SEED = 2**31 - 1
 
 
@@ -84,7 +79,7 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
 )
 @click.option(
     "--phase",
-    type=click.Choice(["joint", "quantise", "prior", "decoder", "texture", "denoiser", "vae"]),
+    type=click.Choice(PHASES),
     default="joint",
     show_default=True,
     help="Everything; everything, for 8-bit networks; the context prior; the decoder alone; "
@@ -186,9 +181,8 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
 @click.option(
     "--context-phases",
     type=click.Choice(["1", "2", "4", "7", "10"]),
-    default="2",
-    show_default=True,
-    help="Phases in which the context prior codes its first group; later ones have at most 4.",
+    help="Phases in which the context prior codes its first group; later ones have at most 4.  "
+    "[default: 2, or those of --init-from]",
 )
 @click.option(
     "--diffusion-steps",
@@ -271,7 +265,7 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
 @click.pass_context
 def train(context: click.Context, /, **given: Any) -> None:  # fmt: skip
     """Train a bundle, or export one from a finished run (needs the extra bkcodec[train])."""
-    _check(context, given)
+    check(context, given)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     try:
         from bkcodec.train import export, run
@@ -301,10 +295,13 @@ def train(context: click.Context, /, **given: Any) -> None:  # fmt: skip
     parts = run.load_parts(config, given["bk_sdm"], given["vae"], given["pretrained_unet"])
     if parts.backbone is not None:
         record["unet"] = parts.backbone.mark()
+    if config.space != "own" and given["phase"] in OWN_SPACE:
+        raise UsageError(f"--phase {given['phase']} is not for pretrained latents")
+    if given["context_phases"] is None:
+        given["context_phases"] = 2 if init is None else init.context_phases
     options = _options(given, config)
     if options.phase in JOINT:
-        grown = {name: given[name] for name in GROWING if given[name] is not None}
-        config = replace(config, **grown)
+        config = _grown(config, given, init is not None)
     where = (options, config, data, given["val"], given["output"])
     if given["dry_run"]:
         run.rehearse(*where, device=given["device"], init=init, parts=parts)
@@ -324,6 +321,17 @@ def _config(given: dict[str, Any]) -> ModelConfig:
     return ModelConfig(**({"N": 128, "M": 128} | sizes))
 
 
+def _grown(config: ModelConfig, given: dict[str, Any], has_start: bool) -> ModelConfig:
+    """The sizes with what the options say of them; those of a start may only grow."""
+    sizes = {name: given[name] for name in GROWING if given[name] is not None}
+    for name, size in sizes.items():
+        before = getattr(config, name)
+        pairs = zip(size, before, strict=True) if isinstance(size, tuple) else [(size, before)]
+        if has_start and any(new < old for new, old in pairs):
+            raise UsageError(f"--{name.replace('_', '-')}: smaller than that of --init-from")
+    return replace(config, **sizes)
+
+
 def _options(given: dict[str, Any], config: ModelConfig) -> TrainOptions:
     from bkcodec.train.options import TrainOptions
 
@@ -337,60 +345,3 @@ def _options(given: dict[str, Any], config: ModelConfig) -> TrainOptions:
         lambda_min=low, lambda_max=high, context_phases=int(given["context_phases"]),
         latents=latents, **{k: v for k, v in given.items() if k in known},
     )  # fmt: skip
-
-
-def _check(context: click.Context, given: dict[str, Any]) -> None:
-    """Refuse options that are missing or contradict each other."""
-
-    def is_given(name: str) -> bool:
-        source = context.get_parameter_source(name)
-        return source is not None and source.name == "COMMANDLINE"
-
-    if not given["data"]:
-        raise UsageError("--data is needed")
-    exporting = given["run"] is not None
-    for parameter in context.command.params:
-        name = str(parameter.name)
-        if is_given(name) and name not in BOTH_MODES and (name in EXPORT_ONLY) != exporting:
-            what = "--export" if exporting else "training"
-            raise UsageError(f"{parameter.opts[-1]} does not apply to {what}")
-    if exporting:
-        return
-    if given["val"] is None:
-        raise UsageError("--val is needed")
-    if not any(given[k] for k in ("epochs", "max_steps", "max_minutes")):
-        given["epochs"] = 100
-    if given["phase"] != "joint" and given["init_from"] is None:
-        raise UsageError(f"--phase {given['phase']} needs --init-from")
-    if given["init_from"] is not None and any(is_given(name) for name in SIZES):
-        raise UsageError("--init-from settles --N, --M and --schedule")
-    if given["phase"] not in JOINT and any(is_given(name) for name in GROWING):
-        raise UsageError("--encoder-depths, --decoder-depths and --inner apply to --phase joint")
-    if given["phase"] == "texture" and (given["lpips"] is None or not given["lpips_weight"]):
-        raise UsageError("--phase texture needs --lpips and --lpips-weight")
-    keeps_files = given["phase"] in ("decoder", "texture", "denoiser", "vae")
-    if keeps_files and Path(given["init_from"]).is_dir():
-        raise UsageError(f"--phase {given['phase']} starts from a bundle, whose files it keeps")
-    if given["phase"] == "vae" and not given["pretrained_vae"]:
-        raise UsageError("--phase vae needs --pretrained-vae to learn from")
-    if given["latents"] is not None and (
-        not given["pretrained_vae"] or given["phase"] in ("texture", "vae")
-    ):
-        raise UsageError("--latents goes with --pretrained-vae, in the phases that work on latents")
-    on_latents = given["pretrained_vae"] and given["phase"] in ("joint", "prior", "denoiser")
-    if on_latents and any(map(is_given, PICTURES_ONLY)):
-        raise UsageError("--ms-ssim-weight and --lpips do not apply to training on latents")
-    if given["pretrained_unet"] != (given["phase"] == "denoiser"):
-        raise UsageError("--pretrained-unet goes with --phase denoiser")
-    if given["phase"] != "denoiser" and any(map(is_given, DENOISER_ONLY)):
-        raise UsageError("--adapter, --lora-rank and --unroll-steps need --phase denoiser")
-    if given["dry_run"] and given["resume"]:
-        raise UsageError("--dry-run and --resume exclude each other")
-    if given["adversarial_weight"] and given["phase"] != "texture":
-        raise UsageError("--adversarial-weight applies to --phase texture only")
-    if given["lpips_weight"] and given["lpips"] is None:
-        raise UsageError("--lpips-weight needs --lpips")
-    if given["pretrained_vae"] != (given["bk_sdm"] is not None or given["vae"] is not None):
-        raise UsageError("--pretrained-vae goes with --bk-sdm or --vae")
-    if given["pretrained_unet"] and given["bk_sdm"] is None:
-        raise UsageError("--pretrained-unet needs --bk-sdm")

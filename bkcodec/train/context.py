@@ -18,7 +18,7 @@ from bkcodec.context import ContextPrior
 from bkcodec.entropy import Integers
 from bkcodec.exact import EXACT, FEATURE_MAX, HIDDEN_MAX
 from bkcodec.layout import PHASES, Phase
-from bkcodec.models.blocks import interpolate_rows, quality_rows
+from bkcodec.models.blocks import interpolate_rows, quality_rows, rounded
 from bkcodec.train.prior import ContinuousPrior
 from bkcodec.walk import FRACTIONS, GAIN_SHIFT
 
@@ -66,7 +66,7 @@ def spread_phases(state: dict[str, Tensor], config: ContextConfig) -> dict[str, 
         last = max((p for group, p in numbers if group == g), default=0)
         for p in range(phases):
             from_end = last - (phases - 1 - p)
-            source = p if last < 3 else max(from_end, (p - 1) % 3 + 1 if p else 0)
+            source = p if last < 3 or not p else max(from_end, (p - 1) % 3 + 1)
             old, new = f"networks.{g}_{min(source, last)}.", f"networks.{g}_{p}."
             spread |= {new + k.removeprefix(old): v for k, v in state.items() if k.startswith(old)}
     return spread
@@ -232,7 +232,7 @@ class ContextNetwork(nn.Module):
     def _features(self, symbols: Tensor, ratio: Tensor) -> Tensor:
         """Symbols in coding order -> [B, 2 C, h, w], value and magnitude of each channel."""
         limit = FEATURE_MAX / FEATURE_UNIT
-        value = _rounded(symbols / ratio * FEATURE_UNIT) / FEATURE_UNIT
+        value = rounded(symbols / ratio * FEATURE_UNIT) / FEATURE_UNIT
         pair = torch.stack([value.clamp(-limit, limit), _magnitude(symbols) / FEATURE_UNIT], dim=2)
         return pair.flatten(1, 2)
 
@@ -332,10 +332,10 @@ def _logistic_bits(out: Tensor, scaled: Tensor, ratio: Tensor) -> Tensor:
         ratio: spread / step [B, n, 1, 1] or [B, n, h, w].
     """
     mean, scale = out.chunk(2, dim=1)
-    mean = _rounded(mean * MEAN_UNIT) / MEAN_UNIT * ratio
-    index = _rounded(PER_OCTAVE * (scale + torch.log2(ratio)) + ONE).clamp(0, SCALES - 1)
-    fine = _rounded(mean * FRACTIONS) / FRACTIONS
-    mean = torch.where(index < FINE, fine, _rounded(mean))
+    mean = rounded(mean * MEAN_UNIT) / MEAN_UNIT * ratio
+    index = rounded(PER_OCTAVE * (scale + torch.log2(ratio)) + ONE).clamp(0, SCALES - 1)
+    fine = rounded(mean * FRACTIONS) / FRACTIONS
+    mean = torch.where(index < FINE, fine, rounded(mean))
     width = torch.exp2((index - ONE) / PER_OCTAVE)
     residual = (scaled - mean).abs()  # symmetric: the side where sigmoid does not saturate
     upper, lower = (0.5 - residual) / width, (-0.5 - residual) / width
@@ -343,18 +343,13 @@ def _logistic_bits(out: Tensor, scaled: Tensor, ratio: Tensor) -> Tensor:
     return -torch.log2(p)
 
 
-def _rounded(x: Tensor) -> Tensor:
-    """Round x, with the gradient of x."""
-    return x + (x.round() - x).detach()
-
-
 def _magnitude(symbols: Tensor) -> Tensor:
     """log2(1 + |symbol|) in 1/16, an integer of 0..127."""
-    return _rounded(16 * torch.log2(1 + symbols.abs())).clamp(max=FEATURE_MAX)
+    return rounded(16 * torch.log2(1 + symbols.abs())).clamp(max=FEATURE_MAX)
 
 
 def _activate(x: Tensor) -> Tensor:
-    return _rounded(x * HIDDEN_UNIT).clamp(0, HIDDEN_MAX) / HIDDEN_UNIT
+    return rounded(x * HIDDEN_UNIT).clamp(0, HIDDEN_MAX) / HIDDEN_UNIT
 
 
 @torch.no_grad()
@@ -374,7 +369,7 @@ def _hidden_exponent(weight: Tensor) -> Tensor:
 def _round_to(weight: Tensor, exponent: Tensor) -> Tensor:
     """Weights [outputs, ...] to multiples of 2^-exponent of at most 127."""
     unit = torch.exp2(exponent).reshape(-1, *[1] * (weight.ndim - 1))
-    return _rounded(weight * unit).clamp(-127, 127) / unit
+    return rounded(weight * unit).clamp(-127, 127) / unit
 
 
 @torch.no_grad()

@@ -30,7 +30,8 @@ from bkcodec.train.denoiser import lora_arrays
 from bkcodec.train.freeze import Counter, freeze
 from bkcodec.train.latent import Latents
 from bkcodec.train.loop import NO_PARTS, Parts
-from bkcodec.train.options import KEEPS_FILES, TrainOptions
+from bkcodec.train.options import TrainOptions
+from bkcodec.train.phases import KEEPS_FILES
 from bkcodec.train.run import load_parts
 
 log = logging.getLogger(__name__)
@@ -51,8 +52,8 @@ def export_run(
 
     Tables count the symbols that the encoder would send, over training photos. Nothing is left to
     the noise that training used instead of rounding; quantiles and an auxiliary loss for them are
-    therefore not needed. A run of the texture phase changes decoder networks only: its bundle
-    codes symbols as the bundle that it started from, and has the same fingerprint.
+    therefore not needed. A run of a phase that keeps files changes decoder networks only: its
+    bundle codes symbols as the bundle that it started from, and has the same fingerprint.
 
     Args:
         run: the run's folder.

@@ -37,7 +37,8 @@ from bkcodec.train.denoiser import DenoiserObjective
 from bkcodec.train.latent import LatentObjective
 from bkcodec.train.losses import Objective, PriorObjective, TextureObjective, VaeObjective, latents
 from bkcodec.train.optimiser import adam, parameter_groups
-from bkcodec.train.options import KEEPS_FILES, TrainOptions
+from bkcodec.train.options import TrainOptions
+from bkcodec.train.phases import JOINT, KEEPS_FILES
 from bkcodec.train.start import measure_grids, take_over
 from bkcodec.train.validate import Validation, write_samples
 
@@ -67,6 +68,14 @@ class Init:
     prior: dict[str, Tensor] | None
     coder: Tables | ContextPrior | None
     record: dict[str, Any]
+
+    @property
+    def context_phases(self) -> int:
+        """Of the first group of its context prior; 2 without one."""
+        name = "networks.0_"
+        own = (k.removeprefix(name) for k in self.prior or () if k.startswith(name))
+        later = {int(key.split(".")[0]) for key in own}
+        return 2 if self.prior is None else 1 + max(later, default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +266,7 @@ class Trainer:
     @torch.no_grad()
     def _rounded_rate(self, x: Tensor) -> dict[str, float]:
         """The rate of a batch's symbols: that of files, which noise overstates at low qualities."""
-        if self.options.phase not in ("joint", "quantise"):
+        if self.options.phase not in JOINT:
             return {}
         rate = PriorObjective(self.model, self.prior, self.options)
         _, stats = rate(x.to(self._device), torch.Generator().manual_seed(self.step))

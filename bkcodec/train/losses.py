@@ -16,7 +16,7 @@ from bkcodec.models.sd import SdVae
 from bkcodec.train.context import ContextNetwork
 from bkcodec.train.critic import Discriminator
 from bkcodec.train.options import TrainOptions
-from bkcodec.train.quality import draw_qualities
+from bkcodec.train.quality import draw_qualities, spread_evenly
 from bkcodec.train.similarity import ms_ssim
 
 # 1 - MS-SSIM weighted like this trades against rate as one squared 8-bit level does with MSE
@@ -145,7 +145,9 @@ class PriorObjective(nn.Module):
         """As ``Objective``."""
         with torch.no_grad():
             z = self.model.h_a(latents(self.model, x))
-            quality = draw_qualities(len(x), z.shape[2], z.shape[3], generator).to(x.device)
+            quality = spread_evenly(len(x), generator).to(x.device)
+            if self.model.config.space == "own":  # networks of the other space know no maps
+                quality = draw_qualities(len(x), z.shape[2], z.shape[3], generator).to(x.device)
             step = self.model.quantiser.step(quality)
             symbols = (z / step).round()
         with torch.autocast(x.device.type, enabled=False):
@@ -279,7 +281,7 @@ def uniform(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) ->
 
 def _per_cell(x: Tensor, side: int) -> Tensor:
     """Means [B, h, w] of maps [B, C, H, W] over C and cells of so many pixels."""
-    return F.avg_pool2d(x, side).mean(dim=1)
+    return F.avg_pool2d(x, side, ceil_mode=True).mean(dim=1)
 
 
 def _colour_error(error: Tensor, side: int) -> Tensor:
@@ -287,7 +289,7 @@ def _colour_error(error: Tensor, side: int) -> Tensor:
 
     Over 8 x 8 pixels those of two orthonormal chroma axes, over 32 x 32 those of R, G and B.
     """
-    near, far = F.avg_pool2d(error, 8), F.avg_pool2d(error, MEAN_SIDE, ceil_mode=True)
+    near, far = (F.avg_pool2d(error, n, ceil_mode=True) for n in (8, MEAN_SIDE))
     red, green, blue = near.unbind(dim=1)
     chroma = torch.stack([(red - blue) / math.sqrt(2), (red - 2 * green + blue) / math.sqrt(6)], 1)
     colour = CHROMA_WEIGHT * _per_cell(chroma.square(), side // 8)

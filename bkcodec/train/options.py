@@ -11,8 +11,6 @@ from torch import Tensor
 from bkcodec.train.context import ContextConfig, group_sizes
 
 FOREVER = float("inf")
-# Phases that change nothing that files depend on.
-KEEPS_FILES = ("decoder", "texture", "denoiser", "vae")
 FEW_CHANNELS = 32  # groups of more have two phases at most: they carry few bits
 
 

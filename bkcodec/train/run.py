@@ -28,14 +28,14 @@ from bkcodec.train.context import thaw
 from bkcodec.train.data import Crops, Folder, Photos
 from bkcodec.train.latent import Latents
 from bkcodec.train.loop import NO_PARTS, Init, Parts, Trainer
-from bkcodec.train.options import KEEPS_FILES, TrainOptions
+from bkcodec.train.options import TrainOptions
+from bkcodec.train.phases import KEEPS_FILES
 from bkcodec.train.validate import SIDE
 
 log = logging.getLogger(__name__)
 
-# What may change when a run goes on; with other processes it draws other crops.
-LENGTHS = {"epochs", "max_steps", "max_minutes", "save_minutes", "save_steps", "processes",
-           "compiled"}  # fmt: skip
+# Options that may change when a run goes on. So may its processes; it then draws other crops.
+CHANGEABLE = {"epochs", "max_steps", "max_minutes", "save_minutes", "save_steps", "compiled"}
 
 
 def start(
@@ -66,8 +66,8 @@ def start(
                 different |= {k for k, v in record[key].items() if before[key].get(k) != v}
         except BROKEN as error:
             raise InputError(f"{record_file}: damaged ({error})") from error
-        if different - LENGTHS:
-            names = ", ".join(sorted(different - LENGTHS))
+        if different - CHANGEABLE:
+            names = ", ".join(sorted(different - CHANGEABLE))
             raise InputError(f"{folder}: the run had another {names}")
         record |= {k: before[k] for k in ("command", "init_from") if k in before}
     photos, val_photos = read_photos(options, data, val, accelerator, parts)

@@ -57,7 +57,7 @@ class Validation:
         model: with averaged weights.
         prior: likewise.
         options: of the run.
-        coder: the integer prior where it is fixed (texture phase); else it is made of ``prior``.
+        coder: the integer prior where a phase keeps files; else it is made of ``prior``.
     """
 
     def __init__(
