@@ -20,7 +20,7 @@ from test_context import CHANNELS, Steps, draw, integer_prior, random_network
 from bkcodec.bundle import load_bundle
 from bkcodec.codec import Codec
 from bkcodec.config import LEVELS
-from bkcodec.models.blocks import SIGNED, WEIGHT_MAX, Conv
+from bkcodec.models.blocks import SIGNED, UNSIGNED, WEIGHT_MAX, Conv
 from bkcodec.models.compression import BkSdmCompression, ModelConfig
 from bkcodec.train.context import ContextConfig, ContextNetwork, spread_phases
 from bkcodec.train.data import Photos
@@ -146,6 +146,15 @@ def test_convolutions_on_the_grids_of_integer_networks() -> None:
         integers = weight / scale
         assert torch.allclose(integers, integers.round(), atol=1e-3)
         assert integers.abs().max() <= WEIGHT_MAX + 1e-3
+
+
+def test_no_sum_leaves_what_float32_holds() -> None:
+    layer = Conv(256, 4, 3, grid=UNSIGNED)
+    torch.nn.init.constant_(layer.weight, 0.02)  # as large as each other: the worst case
+    layer.input_exponent = torch.tensor(3.0)
+    integers = layer.rounded_weight() * 2**10  # 7 bits alone would allow 2^11, and 40 * 2304 * 255
+    assert torch.equal(integers, integers.round()) and integers.max() <= WEIGHT_MAX
+    assert 2**23 < 255 * integers.sum(dim=(1, 2, 3)).max() < 2**24
 
 
 def test_the_gradient_passes_through_the_rounding() -> None:

@@ -38,6 +38,7 @@ SIGNED, UNSIGNED = Grid(-128, 127), Grid(0, 255)
 STEM = Grid(-1024, 1023)  # where y and z enter: 8 bits would cost a tenth of a dB
 PIXELS = Grid(-255, 255, 1 / 255)  # of 2 x - 1
 WEIGHT_MAX = 63  # 7 bits: products of two in 16 bits cannot overflow (2 * 255 * 63 < 2^15)
+SUM_MAX = 0.95 * 2**24  # of a sum of products; the rest is for rounding and the bias
 
 
 class Conv(nn.Conv2d):
@@ -46,8 +47,8 @@ class Conv(nn.Conv2d):
     Without an ``input_exponent`` e it is an ordinary one. With one its inputs are rounded to
     integers of the grid times unit * 2^-e and its weights, per output channel, to 7-bit integers
     times a power of two, as an 8-bit kernel sees them; the gradient passes as if nothing had been
-    rounded (straight-through; Bengio et al. 2013, arXiv:1308.3432). Products of such numbers are
-    exact in float32 while sums stay below 2^24. They fit into bfloat16 too, but for wider stems.
+    rounded (straight-through; Bengio et al. 2013, arXiv:1308.3432). Weights are scaled so that no
+    sum can reach 2^24, which is exact in float32; bfloat16 holds all but the wider stems' inputs.
     """
 
     input_exponent: Tensor | None
@@ -81,9 +82,11 @@ class Conv(nn.Conv2d):
         if self.input_exponent is None:
             return self.weight
         scaled = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
-        largest = scaled.detach().abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
-        unit = torch.exp2(torch.log2(largest * self.grid.unit / WEIGHT_MAX).ceil())
-        unit = unit / self.grid.unit
+        sizes = scaled.detach().abs()
+        reach = sizes.sum(dim=(1, 2, 3), keepdim=True) * max(self.grid.high, -self.grid.low)
+        largest = sizes.amax(dim=(1, 2, 3), keepdim=True)
+        least = torch.maximum(largest / WEIGHT_MAX, reach / SUM_MAX).clamp_min(1e-12)
+        unit = torch.exp2(torch.log2(least * self.grid.unit).ceil()) / self.grid.unit
         return rounded(scaled / unit).clamp(-WEIGHT_MAX, WEIGHT_MAX) * unit
 
 
