@@ -16,6 +16,7 @@ The coder: Bamler 2022, arXiv:2201.01741 (queue.RangeEncoder).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -132,17 +133,20 @@ class Table:
         return constriction.stream.model.Categorical(self.probabilities, perfect=False)
 
 
-class _FactorizedCoder:
+class _FactorizedCoder(ABC):
     """Strings of a prior that codes channel after channel, each on its own."""
 
+    @abstractmethod
     def clamp(self, symbols: NDArray[Any]) -> Symbols:
-        raise NotImplementedError
+        """Limit symbols [C, ...] to what the tables can say."""
 
+    @abstractmethod
     def write(self, encoder: RangeEncoder, symbols: Symbols) -> None:
-        raise NotImplementedError
+        """Code symbols [C, ...], all within their tables."""
 
+    @abstractmethod
     def read(self, decoder: RangeDecoder, n: int) -> Symbols:
-        raise NotImplementedError
+        """Decode n symbols a channel, [C, n]."""
 
     def encode(self, symbols: NDArray[Any]) -> tuple[bytes, Symbols]:
         """See ``SymbolCoder``: symbols beyond their table are clamped."""

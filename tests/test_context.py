@@ -180,8 +180,11 @@ def test_positions_that_a_level_does_not_code(has_map: bool) -> None:
     assert np.array_equal(likely, kept) and (p[prior.order[5:]][:, levels == 30] == 1).all()
 
 
-def test_factorized_tables_with_a_level_map(codec: Codec) -> None:
-    grid = codec.bundle.prior.first
+def test_factorized_tables_with_a_level_map() -> None:
+    spread = np.array([0.02, 0.5, 4.0])  # the first channel is not coded at low levels
+    steps = Steps().step(torch.linspace(0, 1, LEVELS))[:, :3, 0, 0].numpy()
+    grid = build_tables(laplace_cumulative(spread), steps, 12 * spread)
+    assert 1 == grid.lengths.min() < grid.lengths[-1, 0]
     levels = np.random.default_rng(0).integers(0, LEVELS, (5, 6)).astype(np.uint8)
     symbols = np.random.default_rng(1).integers(-9, 10, (grid.n_channels, 5, 6))
     data, kept = grid.at(levels).encode(symbols)

@@ -17,7 +17,7 @@ Run = Callable[..., int]
 def test_this_machine_passes(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("selftest", "--device", "cpu") == 0
     out = capsys.readouterr().out
-    assert "passed: 20 checks; this machine reads and writes the files on record" in out
+    assert "passed: 21 checks; this machine reads and writes the files on record" in out
     assert "torch" in out and "WRONG" not in out
 
 

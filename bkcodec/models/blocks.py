@@ -95,7 +95,7 @@ def adopt_exponents(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     for name, layer in model.named_modules():
         if isinstance(layer, Conv):
             has_grid = f"{name}.input_exponent" in state
-            layer.input_exponent = torch.zeros((), device=layer.weight.device) if has_grid else None
+            layer.input_exponent = torch.zeros(1, device=layer.weight.device) if has_grid else None
 
 
 def rounded(x: Tensor) -> Tensor:

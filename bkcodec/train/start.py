@@ -85,7 +85,7 @@ def measure_grids(
     for hook in hooks:
         hook.remove()
     for layer in layers:
-        layer.input_exponent = _best_exponent(layer, torch.cat(inputs[layer]))
+        layer.input_exponent = _best_exponent(layer, torch.cat(inputs[layer]))[None]
 
 
 def _best_exponent(layer: Conv, values: Tensor) -> Tensor:
