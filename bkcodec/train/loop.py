@@ -331,6 +331,9 @@ class Trainer:
         objective = PriorObjective(self.model, self.prior, self.options)
         groups = parameter_groups(self.networks, self.options.lr)
         optimizer = adam([group for group in groups if group["params"][0] in fresh])
+        settled = [p for p in self.prior.parameters() if p.requires_grad and p not in fresh]
+        for parameter in settled:
+            parameter.requires_grad_(False)
         for step in range(PRIOR_STEPS):
             x = self.train.batch((self.options.seed, step, 0, 2), 8, 128).to(self._device)
             for group in optimizer.param_groups:
@@ -339,6 +342,8 @@ class Trainer:
             self.networks.zero_grad()
             loss.backward()
             optimizer.step()
+        for parameter in settled:
+            parameter.requires_grad_(True)
         log.info("prior fitted: %.3f bpp at random quality", stats["bpp"].item())
 
     def _load_prior(self) -> set[nn.Parameter]:
