@@ -72,10 +72,9 @@ class Init:
     @property
     def context_phases(self) -> int:
         """Of the first group of its context prior; 2 without one."""
-        name = "networks.0_"
-        own = (k.removeprefix(name) for k in self.prior or () if k.startswith(name))
-        later = {int(key.split(".")[0]) for key in own}
-        return 2 if self.prior is None else 1 + max(later, default=0)
+        if self.prior is None:
+            return 2
+        return 1 + sum(k.startswith("networks.0_") and k.endswith(".own") for k in self.prior)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +182,7 @@ class Trainer:
     def begin(self, fit: bool = True) -> None:
         """Start from ``init``, measure the spread of y and z, fit the prior alone."""
         if self.init is not None:
-            take_over(self.model, self.init.model)
+            take_over(self.model, self.init.model, keeps_grids=self.options.phase not in JOINT)
         if self.options.phase == "quantise":
             self._measure_grids()
         if self.options.phase not in KEEPS_FILES:
@@ -198,12 +197,8 @@ class Trainer:
     def prepare(self) -> None:
         """Hand over to Accelerate; all processes get the main one's weights."""
         if self.options.compiled:
-            for part in (
-                *self.model.vae.children(),
-                self.model.h_a,
-                self.model.h_s,
-                self.model.unet,
-            ):
+            model = self.model
+            for part in (*model.vae.children(), model.h_a, model.h_s, model.unet):
                 part.compile()
         self.objective, self.optimizer = self.accelerator.prepare(self.objective, self.optimizer)
 

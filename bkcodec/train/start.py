@@ -20,12 +20,15 @@ FINER = 3  # grids that are compared: the coarsest clips nothing, each other one
 
 
 @torch.no_grad()
-def take_over(model: nn.Module, state: dict[str, Tensor]) -> None:
+def take_over(model: nn.Module, state: dict[str, Tensor], keeps_grids: bool = True) -> None:
     """Load weights of the same networks, or of ones with fewer blocks or narrower ones.
 
     The networks compute what the old ones did: new blocks begin as the identity, and the new parts
     of wider layers are not listened to yet. New outputs start at random, so that both sides learn.
+    Without ``keeps_grids`` networks that were on the grids of integers work in floats again.
     """
+    if not keeps_grids:
+        state = {k: v for k, v in state.items() if not k.endswith(".input_exponent")}
     adopt_exponents(model, state)
     own = model.state_dict()
     fitting = {
