@@ -46,7 +46,7 @@ demo: $(VENV)/.core
 test: $(VENV)/.dev $(KAITAI)
 	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
 	$(BIN)/python -m coverage report --fail-under=100 \
-		--include='bkcodec/container.py,bkcodec/entropy.py,bkcodec/context.py,bkcodec/exact.py,bkcodec/layout.py,bkcodec/walk.py,bkcodec/levelmap.py'
+		--include='bkcodec/container.py,bkcodec/metadata.py,bkcodec/options.py,bkcodec/prior/*.py'
 
 test-slow: $(VENV)/.dev $(KAITAI)
 	$(BIN)/python -m pytest -m slow
@@ -99,8 +99,8 @@ train-bk-sdm: $(VENV)/.dev
 
 # The figures of docs/bk-sdm.md: make kodak-bk-sdm PHOTOS=folder VAE=directory LPIPS=weights-file
 kodak-bk-sdm: $(VENV)/.dev
-	$(BIN)/python scripts/bk_sdm_figures.py measure $(PHOTOS) $(VAE) $(LPIPS) runs/bk-sdm-kodak
-	$(BIN)/python scripts/bk_sdm_figures.py table runs/bk-sdm-kodak
+	$(BIN)/python scripts/figures/bk_sdm.py measure $(PHOTOS) $(VAE) $(LPIPS) runs/bk-sdm-kodak
+	$(BIN)/python scripts/figures/bk_sdm.py table runs/bk-sdm-kodak
 
 # All fuzz targets, each for so long; FUZZ=-runs=400000 for so often. What breaks one is kept in
 # .cache/fuzz; its input belongs into tests/fuzz/corpus, with the fix.
@@ -126,15 +126,18 @@ audit: $(VENV)/.dev
 	$(PIP) pip-audit
 	$(BIN)/python -m pip_audit --local --skip-editable
 
-# The figures of docs/lite.md: make kodak PHOTOS=folder
+# The figures of docs/lite.md: make kodak PHOTOS=folder [MODELS="-m lite -m other.safetensors"]
+MODELS ?= -m lite
 kodak: $(VENV)/.dev
-	$(BIN)/python scripts/kodak_bar.py $(PHOTOS)
+	$(BIN)/bkcodec bench $(PHOTOS) $(MODELS) -q 0,10,20,30,40,50,60,70,80,90,100 \
+		--peers jpeg,webp,avif --avif-speed 4 --metrics psnr,ms-ssim --range 0.06:0.7 \
+		--repetitions 1 -o runs/kodak
 
 # The figures of docs/benchmark.md: make benchmark PHOTOS=folder
 benchmark: $(VENV)/.dev
 	$(PIP) --editable '.[peers]'
 	$(BIN)/bkcodec bench $(PHOTOS) -o runs/benchmark
-	$(BIN)/python scripts/benchmark_doc.py runs/benchmark
+	$(BIN)/python scripts/figures/benchmark.py runs/benchmark
 
 clean:
 	rm -rf $(VENV) .cache $(DEMO) build dist .coverage

@@ -17,9 +17,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bkcodec.backbone import create_bk_sdm_compression_model
     from bkcodec.codec import Codec, decode, decode_from, encode, encode_to
-    from bkcodec.config import DecodeOptions, EncodeOptions, Limits
+    from bkcodec.coding.assembly import create_bk_sdm_compression_model
     from bkcodec.errors import (
         BkcError,
         FormatError,
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     )
     from bkcodec.inspection import info
     from bkcodec.models.compression import BkSdmCompression
+    from bkcodec.options import DecodeOptions, EncodeOptions, Limits
 
 __version__ = "0.1.0.dev0"
 
@@ -38,16 +38,16 @@ _HOMES = {
     "BkSdmCompression": "models.compression",
     "BkcError": "errors",
     "Codec": "codec",
-    "DecodeOptions": "config",
-    "EncodeOptions": "config",
+    "DecodeOptions": "options",
+    "EncodeOptions": "options",
     "FormatError": "errors",
     "InputError": "errors",
     "LimitError": "errors",
-    "Limits": "config",
+    "Limits": "options",
     "TargetError": "errors",
     "UnsupportedError": "errors",
     "UsageError": "errors",
-    "create_bk_sdm_compression_model": "backbone",
+    "create_bk_sdm_compression_model": "coding.assembly",
     "decode": "codec",
     "decode_from": "codec",
     "encode": "codec",

@@ -6,8 +6,8 @@ bundle, or "pretrained", one that the user has), ``model`` (the sizes of the net
 ``provenance``. Tensors: ``net.*`` are the networks (float16 or float32; ``net.lora.*`` and
 ``net.context`` change the pretrained U-Net that the header's ``fitted_to`` marks,
 ``net.correlation`` is integer); ``tables.lengths``, ``tables.low``, ``tables.weights`` are entropy
-tables (see ``entropy``); where there are ``prior.*`` arrays, they are the context prior (see
-``context``), else the tables are the factorized one.
+tables (see ``prior.tables``); where there are ``prior.*`` arrays, they are the context prior (see
+``prior.context``), else the tables are the factorized one.
 
 The fingerprint of a bundle is the first 4 bytes of a SHA-256 over what the bitstream depends on:
 the stride, the prior and the quantisation steps. Decoder networks are not part of it, so they may
@@ -26,16 +26,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bkcodec.config import LEVELS
 from bkcodec.errors import UnsupportedError
 from bkcodec.files import write_whole
+from bkcodec.options import LEVELS
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bkcodec.context import ContextPrior
-    from bkcodec.entropy import Tables
+    from bkcodec.prior.context import ContextPrior
+    from bkcodec.prior.tables import Tables
 
     Prior = Tables | ContextPrior
 
@@ -100,9 +100,11 @@ def shipped_bundles() -> tuple[BundleInfo, ...]:
             f"no weights in this installation ({error}). Reinstall bkcodec."
         ) from error
     return tuple(
-        BundleInfo(e["name"], folder / e["file"], e["fingerprint"], e["sha256"], e["licence"],
-                   e["origin"]) for e in entries
-    )  # fmt: skip
+        BundleInfo(
+            e["name"], folder / e["file"], e["fingerprint"], e["sha256"], e["licence"], e["origin"]
+        )
+        for e in entries
+    )
 
 
 def find_bundle(name_or_path: str) -> Path:
@@ -137,6 +139,28 @@ def find_fingerprint(fingerprint: bytes) -> Path:
     )
 
 
+def bundle_for(fingerprint: bytes, model: str | None = None) -> Path:
+    """Path of the bundle that a file needs: the shipped one, or the one that was named.
+
+    Raises:
+        UnsupportedError: no such bundle, or the named one is another.
+    """
+    if model is None:
+        return find_fingerprint(fingerprint)
+    path = find_bundle(model)
+    check_fingerprint(load_bundle(path), fingerprint)
+    return path
+
+
+def check_fingerprint(bundle: Bundle, fingerprint: bytes) -> None:
+    """Refuse a bundle that is not the one a file needs (UnsupportedError)."""
+    if bundle.fingerprint != fingerprint:
+        raise UnsupportedError(
+            f"the file needs the bundle {fingerprint.hex()}, "
+            f"{bundle.name} is {bundle.fingerprint.hex()}"
+        )
+
+
 @lru_cache(maxsize=4)
 def load_bundle(path: Path) -> Bundle:
     """Read a bundle file.
@@ -161,8 +185,8 @@ def _parse(path: Path, data: bytes) -> Bundle:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    from bkcodec.context import ContextPrior
-    from bkcodec.entropy import Tables
+    from bkcodec.prior.context import ContextPrior
+    from bkcodec.prior.tables import Tables
 
     header = _header(path, data)
     try:

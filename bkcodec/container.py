@@ -46,13 +46,14 @@ import zlib
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from bkcodec.config import LEVELS, Limits
 from bkcodec.errors import FormatError, LimitError, UnsupportedError
+from bkcodec.metadata import NO_METADATA, Metadata
+from bkcodec.options import MAX_LEVEL, Limits
+from bkcodec.tiling import check_pixels
 
 MAGIC = b"\x8bBKC"
 VERSION = 1
 VARINT_MAX = 2**31 - 1
-_PADDING_MATTERS = 2**20
 METADATA_MAX = Limits().max_metadata_bytes
 
 Z, LEVEL_MAP = 0x01, 0x02
@@ -75,9 +76,7 @@ class Container:
     z: bytes
     level_map: bytes | None = None
     alpha: bytes | None = None
-    icc: bytes | None = None
-    exif: bytes | None = None
-    xmp: bytes | None = None
+    metadata: Metadata = NO_METADATA
     timestep: int | None = None
     seed: int = 0
     greyscale: bool = False
@@ -115,7 +114,8 @@ def container_to_bytes(c: Container) -> bytes:
         _write_section(out, LEVEL_MAP, c.level_map)
     if c.alpha is not None:
         _write_section(out, ALPHA, c.alpha)
-    for kind, block in ((ICC, c.icc), (EXIF, c.exif), (XMP, c.xmp)):
+    blocks = ((ICC, c.metadata.icc), (EXIF, c.metadata.exif), (XMP, c.metadata.xmp))
+    for kind, block in blocks:
         if block and len(block) > METADATA_MAX:
             raise LimitError(f"a metadata block of {len(block)} bytes is over {METADATA_MAX}")
         if block:
@@ -153,8 +153,8 @@ def container_from_bytes(data: bytes, limits: Limits | None = None) -> Container
     stride, level = body.byte("stride"), body.byte("level")
     if not width or not height or not stride:
         raise FormatError(f"width {width}, height {height}, stride {stride}: none may be 0")
-    if level >= LEVELS:
-        raise FormatError(f"quality level {level} is above {LEVELS - 1}")
+    if level > MAX_LEVEL:
+        raise FormatError(f"quality level {level} is above {MAX_LEVEL}")
     check_pixels(width, height, stride, limits)
     sections = _read_sections(body)
     if Z not in sections:
@@ -164,38 +164,23 @@ def container_from_bytes(data: bytes, limits: Limits | None = None) -> Container
     if layout is not None and bytes(layout) != _GREYSCALE:
         raise FormatError(f"unknown layout {bytes(layout[:8]).hex()}")
     return Container(
-        fingerprint=data[5:9], width=width, height=height, stride=stride, level=level,
+        fingerprint=data[5:9],
+        width=width,
+        height=height,
+        stride=stride,
+        level=level,
         z=bytes(sections[Z]),
         level_map=bytes(sections[LEVEL_MAP]) if LEVEL_MAP in sections else None,
         alpha=bytes(sections[ALPHA]) if ALPHA in sections else None,
-        icc=_unpack("icc", sections.get(ICC), limits),
-        exif=_unpack("exif", sections.get(EXIF), limits),
-        xmp=_unpack("xmp", sections.get(XMP), limits),
-        timestep=timestep, seed=seed, greyscale=layout is not None,
-    )  # fmt: skip
-
-
-def padded_pixels(width: int, height: int, stride: int) -> int:
-    """Pixels of all cells of z: what the networks see, far more of a line than it has."""
-    return -(-width // stride) * -(-height // stride) * stride**2
-
-
-def check_pixels(width: int, height: int, stride: int, limits: Limits) -> None:
-    """Hold a picture against the pixel limit.
-
-    What counts are the pixels of all cells of z, which is what decoding costs: for a line of pixels
-    far more than it has. Up to a million of them it does not matter, and the image's own count.
-
-    Raises:
-        LimitError: too many.
-    """
-    padded = padded_pixels(width, height, stride)
-    counted = padded if padded > _PADDING_MATTERS else width * height
-    if limits.max_pixels and counted > limits.max_pixels:
-        raise LimitError(
-            f"{width} x {height} pixels are {counted} in cells of {stride} x {stride}, the limit "
-            f"is {limits.max_pixels}. Raise it with --max-pixels if you trust the file."
-        )
+        metadata=Metadata(
+            icc=_unpack("icc", sections.get(ICC), limits),
+            exif=_unpack("exif", sections.get(EXIF), limits),
+            xmp=_unpack("xmp", sections.get(XMP), limits),
+        ),
+        timestep=timestep,
+        seed=seed,
+        greyscale=layout is not None,
+    )
 
 
 class _Cursor:

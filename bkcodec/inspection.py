@@ -1,16 +1,21 @@
-"""What ``bkcodec info`` shows: the header of a file, without torch."""
+"""What a file says: its header, its symbols and their SHA-256. No PyTorch."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bkcodec.bundle import find_bundle, find_fingerprint, load_bundle, shipped_bundles
-from bkcodec.config import Limits, level_to_quality
+from bkcodec.bundle import Bundle, bundle_for, load_bundle, shipped_bundles
 from bkcodec.container import Container, container_from_bytes
-from bkcodec.errors import FormatError, InputError, UnsupportedError
+from bkcodec.errors import FormatError, InputError
 from bkcodec.files import STREAM, printable, write_stream, write_whole
+from bkcodec.options import Limits, level_to_quality
+
+if TYPE_CHECKING:
+    from bkcodec.prior.levelmap import Levels
+    from bkcodec.prior.tables import Symbols
 
 NO_PIXEL_LIMIT = Limits(max_pixels=0)  # nothing is decoded, so nothing is allocated
 
@@ -18,44 +23,53 @@ NO_PIXEL_LIMIT = Limits(max_pixels=0)  # nothing is decoded, so nothing is alloc
 def info(data: bytes, verify: bool = False, model: str | None = None) -> dict[str, Any]:
     """The header's fields, file size and rate; with ``verify`` the SHA-256 of z's symbols too.
 
-    The symbols are hashed as int16, little-endian, channel by channel, row by row. ``model`` names
-    a bundle file for files whose bundle is not installed.
+    ``model`` names a bundle file for files whose bundle is not installed.
 
     Raises:
         FormatError, UnsupportedError, LimitError: as when decoding.
     """
     container = container_from_bytes(data, Limits() if verify else NO_PIXEL_LIMIT)
     values: dict[str, Any] = {
-        "bytes": len(data), "width": container.width, "height": container.height,
+        "bytes": len(data),
+        "width": container.width,
+        "height": container.height,
         "bpp": round(8 * len(data) / (container.width * container.height), 6),
-        "quality": level_to_quality(container.level), "fingerprint": container.fingerprint.hex(),
-        "model": _model_name(container), "greyscale": container.greyscale,
-        "z_shape": list(container.z_shape), "z_bytes": len(container.z),
-        "timestep": container.timestep, "seed": container.seed,
+        "quality": level_to_quality(container.level),
+        "fingerprint": container.fingerprint.hex(),
+        "model": _model_name(container),
+        "greyscale": container.greyscale,
+        "z_shape": list(container.z_shape),
+        "z_bytes": len(container.z),
+        "timestep": container.timestep,
+        "seed": container.seed,
         "level_map_bytes": len(container.level_map or b""),
-    }  # fmt: skip
-    for name in ("alpha", "icc", "exif", "xmp"):
-        block = getattr(container, name)
-        values[f"{name}_bytes"] = len(block) if block is not None else 0
+    }
+    for name, block in {"alpha": container.alpha, **asdict(container.metadata)}.items():
+        values[f"{name}_bytes"] = len(block or b"")
     if verify:
-        values["symbols_sha256"] = symbols_sha256(container, model)
+        bundle = load_bundle(bundle_for(container.fingerprint, model))
+        values["symbols_sha256"] = symbols_sha256(read_symbols(container, bundle)[1])
     return values
 
 
-def symbols_sha256(container: Container, model: str | None = None) -> str:
-    """SHA-256 over the decoded symbols of a file."""
-    from bkcodec.levelmap import levels_of
+def read_symbols(container: Container, bundle: Bundle) -> tuple[int | Levels, Symbols]:
+    """What a file holds: its level, or that of each cell [h, w], and the symbols int16 [M, h, w].
 
-    if model is not None:
-        bundle = load_bundle(find_bundle(model))
-        if bundle.fingerprint != container.fingerprint:
-            raise UnsupportedError(f"the file needs the bundle {container.fingerprint.hex()}")
-    else:
-        bundle = load_bundle(find_fingerprint(container.fingerprint))
+    Raises:
+        FormatError: the file does not fit the bundle, or its symbols are damaged.
+    """
+    from bkcodec.prior.levelmap import read_map
+
     if container.stride != bundle.header["stride"]:
         raise FormatError(f"stride {container.stride}, the bundle's is {bundle.header['stride']}")
-    coder = bundle.prior.at(levels_of(container))
-    symbols = coder.decode(container.z, *container.z_shape)
+    levels: int | Levels = container.level
+    if container.level_map is not None:
+        levels = read_map(container.level_map, container.level, *container.z_shape)
+    return levels, bundle.prior.at(levels).decode(container.z, *container.z_shape)
+
+
+def symbols_sha256(symbols: Symbols) -> str:
+    """SHA-256 of symbols as int16, little-endian, channel by channel, row by row."""
     return hashlib.sha256(symbols.astype("<i2").tobytes()).hexdigest()
 
 
@@ -65,7 +79,7 @@ def extract(data: bytes, kind: str, output: str, force: bool) -> None:
     Raises:
         InputError: the file has no such block, or the output exists.
     """
-    block = getattr(container_from_bytes(data, NO_PIXEL_LIMIT), kind)
+    block = asdict(container_from_bytes(data, NO_PIXEL_LIMIT).metadata)[kind]
     if block is None:
         raise InputError(f"has no {kind} block")
     if output == STREAM:

@@ -1,97 +1,200 @@
-"""Kinds of command-line values that click does not have; each parses or raises BadParameter."""
+"""Options that are valid once they are built, limits, and the three scales of quality.
+
+What people say is a *quality*, 0 to 100 in half steps. A file stores a *level*, 0 to 200. Networks
+see a *position* on the ladder of levels, 0 to 1.
+"""
 
 from __future__ import annotations
 
-import math
-import re
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-import click
+from bkcodec.errors import UsageError
 
-from bkcodec.config import quality_to_level
-
-SIZE_UNITS = {"": 1, "k": 1000, "M": 1_000_000}
-MIN_TILE = 64  # pixels
-MAX_PAIR = 64
-METADATA = frozenset({"exif", "xmp", "icc"})
-
-
-def byte_size(text: str) -> int:
-    """A number of bytes, with k (1000) or M (1000000) if wanted."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)", text)
-    if match is None or not math.isfinite(float(match[1])):
-        raise click.BadParameter(f"{text!r} is not a size such as 4000, 12k or 1.5M")
-    return int(float(match[1]) * SIZE_UNITS[match[2]])
+MAX_LEVEL = 200
+LEVELS = MAX_LEVEL + 1  # of a bundle
+DEFAULT_QUALITY = 50.0
+MAX_STEPS, MAX_EFFORT, MAX_SEED = 50, 2, 2**31 - 1
+METADATA = ("icc", "exif", "xmp")
+SCHEDULERS = ("ddim", "dpm++", "euler", "lcm")
+UNETS = ("auto", "own", "bk-sdm")
 
 
-def tile(text: str) -> int | None:
-    """``auto``, ``off`` or a number of pixels, given on as None, 0 or the number."""
-    if text in ("auto", "off"):
-        return None if text == "auto" else 0
-    if text.isdecimal() and int(text) >= MIN_TILE:
-        return int(text)
-    raise click.BadParameter(f"{text!r} is neither auto, off nor a number of pixels >= {MIN_TILE}")
+def quality_to_level(quality: float) -> int:
+    """Quality 0..100 -> level 0..200, the nearest half step."""
+    return round(quality * 2)
 
 
-def strip(text: str) -> frozenset[str]:
-    """A comma-separated choice of metadata; ``all`` is every kind."""
-    words = frozenset(text.split(",")) - {""}
-    if words - METADATA - {"all"}:
-        raise click.BadParameter(f"{text!r} is not a list of exif, xmp, icc or all")
-    return METADATA if "all" in words else words
+def level_to_quality(level: int) -> float:
+    """Level 0..200 -> quality 0..100."""
+    return level / 2
 
 
-def names(text: str) -> list[str]:
-    """A comma-separated list of names, each once."""
-    found = [word.strip() for word in text.split(",") if word.strip()]
-    if not found or len(set(found)) < len(found):
-        raise click.BadParameter(f"{text!r} is not a list of different names")
-    return found
+def level_to_position(level: int) -> float:
+    """Level 0..200 -> position 0..1."""
+    return level / MAX_LEVEL
 
 
-def qualities(text: str) -> list[float]:
-    """A comma-separated list of different qualities in 0..100, given on in rising order."""
+def position_to_level(position: float) -> int:
+    """Position 0..1 -> level 0..200, the nearest."""
+    return round(position * MAX_LEVEL)
+
+
+def at_most_one(**options: object) -> None:
+    """Refuse options that exclude each other (UsageError); None and False are not given."""
+    given = [name for name, value in options.items() if value not in (None, False)]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} exclude each other")
+
+
+def in_range(name: str, value: float | None, low: float, high: float) -> None:
+    """Refuse a number outside of low..high (UsageError); None is not given."""
+    if value is not None and not low <= value <= high:
+        raise UsageError(f"{name} {value}: not in {low}..{high}")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a reader accepts before it allocates anything.
+
+    Attributes:
+        max_pixels: width x height of an image, from 2^20 pixels on of all its cells of z; 0 means
+            no limit.
+        max_file_bytes: size of a .bkc file.
+        max_metadata_bytes: size of one inflated ICC, EXIF or XMP block.
+    """
+
+    max_pixels: int = 2**28
+    max_file_bytes: int = 2**30
+    max_metadata_bytes: int = 2**24
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """Where pretrained parts come from.
+
+    Attributes:
+        bk_sdm: of VAE and U-Net: a directory in diffusers layout, a name that ``bkcodec models
+            add`` recorded, or OWNER/NAME@COMMIT of a repository.
+        vae: the same, of another VAE for the same latents.
+        unet: "auto" uses the U-Net of ``bk_sdm`` where it has one, "own" the bundle's, "bk-sdm"
+            insists.
+    """
+
+    bk_sdm: str | None = None
+    vae: str | None = None
+    unet: str = "auto"
+
+
+NO_BACKBONE = Backbone()
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeOptions:
+    """How an image becomes bytes.
+
+    Attributes:
+        quality: 0..100, in half steps; exclusive with the two targets.
+        target_bpp: largest allowed bits (of the whole file) a pixel.
+        target_size: largest allowed file size in bytes.
+        model: name of a bundle or path of a bundle file.
+        device: auto, cpu, cuda or mps.
+        tile: side in pixels of the tiles that the networks see; 0 = whole image; None = auto.
+        strip: any of "exif", "xmp", "icc"; these are not stored.
+        alpha: "keep", "drop", or a colour (Pillow's names and #rrggbb) to composite onto.
+        effort: 1 searches the timestep at which a decoder's U-Net comes closest to the latent, 2
+            also the seed for several steps; the file tells the decoder. 0 searches nothing.
+        timeout: seconds after which the searches of targets and efforts end with the best so far.
+        backbone: where pretrained parts come from, for bundles that need some.
+    """
+
+    quality: float | None = None
+    target_bpp: float | None = None
+    target_size: int | None = None
+    model: str = "lite"
+    device: str = "auto"
+    tile: int | None = None
+    strip: frozenset[str] = frozenset()
+    alpha: str = "keep"
+    effort: int = 0
+    timeout: float | None = None
+    backbone: Backbone = NO_BACKBONE
+
+    def __post_init__(self) -> None:
+        at_most_one(quality=self.quality, target_bpp=self.target_bpp, target_size=self.target_size)
+        in_range("quality", self.quality, 0, 100)
+        in_range("effort", self.effort, 0, MAX_EFFORT)
+        for name, target in (("target_bpp", self.target_bpp), ("target_size", self.target_size)):
+            if target is not None and not 0 < target < float("inf"):
+                raise UsageError(f"{name} {target}: must be above 0 and finite")
+        if self.timeout is not None and not self.timeout >= 0:
+            raise UsageError(f"timeout {self.timeout}: must be a number of seconds, 0 or more")
+        if self.strip - set(METADATA):
+            unknown = ", ".join(sorted(self.strip - set(METADATA)))
+            raise UsageError(f"strip {unknown}: not icc, exif or xmp")
+        _check_alpha(self.alpha)
+
+    @property
+    def level(self) -> int:
+        """The quality level where there is no target."""
+        return quality_to_level(DEFAULT_QUALITY if self.quality is None else self.quality)
+
+    def largest_file(self, width: int, height: int) -> int | None:
+        """How many bytes the file of a picture may have; None without a target."""
+        if self.target_bpp is not None:
+            return int(self.target_bpp * width * height / 8)
+        return self.target_size
+
+    @property
+    def has_target(self) -> bool:
+        """Whether a size decides, not a quality."""
+        return (self.target_bpp, self.target_size) != (None, None)
+
+    @property
+    def needed_backbone(self) -> Backbone:
+        """Without an effort nothing is denoised, so a pretrained U-Net need not be loaded."""
+        return self.backbone if self.effort else replace(self.backbone, unet="own")
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeOptions:
+    """How bytes become an image. Every field has a default: files are self-sufficient.
+
+    Attributes:
+        steps: denoising steps, 1..50. One gives the least distortion, more give texture.
+        scheduler: ddim, dpm++, euler or lcm; matters with two steps or more.
+        realism: 0..1, weight of the denoised latent against the hyper-decoder's mean.
+        seed: of the noise that two steps or more start from; None = what the file says.
+        device, tile: as in EncodeOptions.
+        limits: what is accepted before anything is allocated.
+        backbone: as in EncodeOptions.
+        model_path: name or file of the one bundle to decode with; None = the installed one that
+            the file names. A ``Codec`` has its own and ignores this.
+    """
+
+    steps: int = 1
+    scheduler: str = "ddim"
+    realism: float = 1.0
+    seed: int | None = None
+    device: str = "auto"
+    tile: int | None = None
+    limits: Limits = Limits()
+    backbone: Backbone = NO_BACKBONE
+    model_path: str | None = None
+
+    def __post_init__(self) -> None:
+        in_range("steps", self.steps, 1, MAX_STEPS)
+        in_range("realism", self.realism, 0, 1)
+        in_range("seed", self.seed, 0, MAX_SEED)
+        if self.scheduler not in SCHEDULERS:
+            raise UsageError(f"scheduler {self.scheduler!r}: not one of {', '.join(SCHEDULERS)}")
+
+
+def _check_alpha(alpha: str) -> None:
+    if alpha in ("keep", "drop"):
+        return
+    from PIL import ImageColor
+
     try:
-        found = sorted(float(word) for word in text.split(","))
+        ImageColor.getrgb(alpha)
     except ValueError as error:
-        raise click.BadParameter(f"{text!r} is not a list of numbers") from error
-    levels = {quality_to_level(q) for q in found if 0 <= q <= 100}
-    if len(levels) < len(found):
-        raise click.BadParameter(
-            f"{text!r} is not a list of qualities in 0..100, half a step apart at least"
-        )
-    return found
-
-
-def positive_range(text: str) -> tuple[float, float]:
-    """One number above 0, or two, LOW:HIGH; given on as two."""
-    try:
-        numbers = [float(part) for part in text.split(":")]
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is neither a number nor LOW:HIGH") from error
-    low, high = numbers[0], numbers[-1]
-    if len(numbers) > 2 or not 0 < low <= high < float("inf"):
-        raise click.BadParameter(f"{text!r}: 0 < LOW <= HIGH is needed")
-    return low, high
-
-
-def pair(text: str) -> tuple[int, int]:
-    """Two whole numbers of 1..64, as in 3,4."""
-    match = re.fullmatch(r"(\d{1,2}),(\d{1,2})", text)
-    if match is None or not all(1 <= int(number) <= MAX_PAIR for number in match.groups()):
-        raise click.BadParameter(f"{text!r} is not a pair such as 3,4 (each 1..{MAX_PAIR})")
-    return int(match[1]), int(match[2])
-
-
-def weighted_folder(text: str) -> tuple[Path, float]:
-    """A folder, DIR or DIR=WEIGHT with a weight above 0."""
-    folder, sign, weight = text.rpartition("=")
-    if not sign:
-        return Path(text), 1.0
-    try:
-        value = float(weight)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r}: {weight!r} is not a weight") from error
-    if not 0 < value < float("inf"):
-        raise click.BadParameter(f"{text!r}: a weight must be above 0")
-    return Path(folder), value
+        raise UsageError(f"--alpha {alpha}: neither keep, drop nor a colour") from error

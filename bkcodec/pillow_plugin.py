@@ -18,9 +18,9 @@ from typing import IO, Any
 
 from PIL import Image, ImageFile
 
-from bkcodec.config import DecodeOptions, EncodeOptions
 from bkcodec.container import MAGIC, container_from_bytes
 from bkcodec.errors import BkcError
+from bkcodec.options import DecodeOptions, EncodeOptions
 
 _FORMAT = "BKC"
 _METADATA = ("icc_profile", "exif", "xmp")
@@ -46,8 +46,7 @@ class BkcImageFile(ImageFile.ImageFile):
         self._size = (container.width, container.height)
         alpha = "A" if container.alpha is not None else ""
         self._mode = ("L" if container.greyscale else "RGB") + alpha
-        blocks = {"icc_profile": container.icc, "exif": container.exif, "xmp": container.xmp}
-        self.info.update({name: block for name, block in blocks.items() if block})
+        self.info.update(container.metadata.for_pillow())
         self._data = data
 
     def load(self) -> Any:

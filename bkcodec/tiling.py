@@ -1,14 +1,17 @@
-"""Overlapping windows, so that big images go through the networks in pieces."""
+"""A picture in cells of z: how many pixels that is, and the tiles that networks see of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bkcodec.container import padded_pixels
+from bkcodec.errors import LimitError
+from bkcodec.options import Limits
 
 AUTO_PIXELS = 4_000_000  # images above this are tiled unless told otherwise
 AUTO_TILE = 1536  # the fastest of 768 to 3072 for coding 9 megapixels on two cores
+
+_PADDING_MATTERS = 2**20  # pixels
 
 Slices = tuple[slice, slice]  # rows and columns
 
@@ -24,6 +27,30 @@ class Window:
     outer: Slices
     core: Slices
     inner: Slices
+
+
+def padded_pixels(width: int, height: int, stride: int) -> int:
+    """Pixels of all cells of z: what the networks see, far more of a line than it has."""
+    return -(-width // stride) * -(-height // stride) * stride**2
+
+
+def check_pixels(width: int, height: int, stride: int, limits: Limits) -> None:
+    """Hold a picture against the pixel limit.
+
+    What counts are the pixels of all cells of z, which is what decoding costs: for a line of pixels
+    far more than it has. Up to a million of them it does not matter, and the image's own count.
+
+    Raises:
+        LimitError: too many.
+    """
+    padded = padded_pixels(width, height, stride)
+    counted = padded if padded > _PADDING_MATTERS else width * height
+    if limits.max_pixels and counted > limits.max_pixels:
+        cells = f" in cells of {stride} x {stride}" if stride > 1 else ""
+        raise LimitError(
+            f"{width} x {height} pixels are {counted}{cells}, the limit is {limits.max_pixels}. "
+            "Raise it with --max-pixels if you trust the file."
+        )
 
 
 def tile_cells(tile: int | None, width: int, height: int, stride: int) -> int:
@@ -58,12 +85,16 @@ def _axis(start: int, side: int, end: int, halo: int) -> tuple[slice, slice, sli
 def within(inner: Slices, outer: Slices) -> Slices:
     """The place of one window in another that contains it."""
     (rows, columns), (above, left) = inner, (outer[0].start, outer[1].start)
-    return (slice(rows.start - above, rows.stop - above),
-            slice(columns.start - left, columns.stop - left))  # fmt: skip
+    return (
+        slice(rows.start - above, rows.stop - above),
+        slice(columns.start - left, columns.stop - left),
+    )
 
 
 def scaled(slices: Slices, factor: int) -> Slices:
     """The same place on a grid ``factor`` times finer."""
     rows, columns = slices
-    return (slice(rows.start * factor, rows.stop * factor),
-            slice(columns.start * factor, columns.stop * factor))  # fmt: skip
+    return (
+        slice(rows.start * factor, rows.stop * factor),
+        slice(columns.start * factor, columns.stop * factor),
+    )

@@ -13,8 +13,14 @@ import numpy as np
 from PIL import Image
 
 
-def noise(rng: np.random.Generator, height: int, width: int, cell: float, octaves: int = 6,
-          roughness: float = 0.5) -> np.ndarray:  # fmt: skip
+def noise(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    cell: float,
+    octaves: int = 6,
+    roughness: float = 0.5,
+) -> np.ndarray:
     """Fractal value noise in about -1..1, [height, width]; ``cell`` is its coarsest period."""
     total = np.zeros((height, width))
     amplitude = 1.0

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image, ImageCms
 
 import bkcodec
-from bkcodec.config import Backbone
 from bkcodec.container import container_from_bytes, container_to_bytes
-from bkcodec.imageio import picture_from_image
+from bkcodec.image.reading import picture_from_image
+from bkcodec.options import Backbone
 
 ROOT = Path(__file__).resolve().parent.parent
 VECTORS = ROOT / "formats" / "vectors"
@@ -39,17 +39,22 @@ def pictures() -> dict[str, bytes]:
     exif[0x010F] = "bkcodec"
     described.info = {
         "icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
-        "exif": exif.tobytes(), "xmp": XMP,
-    }  # fmt: skip
+        "exif": exif.tobytes(),
+        "xmp": XMP,
+    }
     codec = bkcodec.Codec(device="cpu")
     noise = np.random.default_rng(0).integers(0, 256, (80, 96, 3), np.uint8)
     jobs = {
-        "lake-q0": (lake, 0), "lake-q30": (lake, 30), "lake-q60": (lake, 60),
-        "detail-q100": (detail, 100), "noise-q100": (Image.fromarray(noise), 100),
-        "grey-alpha-q50": (grey_alpha, 50), "metadata-q45.5": (described, 45.5),
+        "lake-q0": (lake, 0),
+        "lake-q30": (lake, 30),
+        "lake-q60": (lake, 60),
+        "detail-q100": (detail, 100),
+        "noise-q100": (Image.fromarray(noise), 100),
+        "grey-alpha-q50": (grey_alpha, 50),
+        "metadata-q45.5": (described, 45.5),
         "pixel-q50": (Image.new("RGB", (1, 1), "orange"), 50),
         "strip-q80": (lake.crop((0, 300, 768, 303)), 80),
-    }  # fmt: skip
+    }
     files = {}
     for name, (image, quality) in jobs.items():
         files[f"{name}.bkc"] = codec.encode(image, bkcodec.EncodeOptions(quality=quality))

@@ -58,13 +58,39 @@ def train(stage: dict[str, Any], before: Path | None, given: argparse.Namespace)
     words += ["--resume"] if begun else []
     words += ["--init-from", str(start)] if start is not None else []
     if not bundle.exists():
-        run([*launcher, "bkcodec.train", *photos, "--val", str(given.val), "-o", str(folder),
-             *words, *given.more])  # fmt: skip
+        run(
+            [
+                *launcher,
+                "bkcodec.train",
+                *photos,
+                "--val",
+                str(given.val),
+                "-o",
+                str(folder),
+                *words,
+                *given.more,
+            ]
+        )
     if not stage.get("export"):
         return Path(folder)
     if not bundle.exists():
-        run([sys.executable, "-m", "bkcodec", "train", "--export", str(folder), *photos, "-o",
-             str(bundle), "--name", "lite", "--data-note", "docs/training-photos.md"])  # fmt: skip
+        run(
+            [
+                sys.executable,
+                "-m",
+                "bkcodec",
+                "train",
+                "--export",
+                str(folder),
+                *photos,
+                "-o",
+                str(bundle),
+                "--name",
+                "lite",
+                "--data-note",
+                "docs/training-photos.md",
+            ]
+        )
     return bundle
 
 

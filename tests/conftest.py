@@ -68,10 +68,11 @@ SMALL = ["--batch-size", "2", "--image-size", "176", "--lr", "6e-4", "--diffusio
 
 @pytest.fixture
 def few_prior_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bkcodec.train import loop
+    from bkcodec.train import start, trainer
 
-    for name, value in (("PRIOR_STEPS", 60), ("REPORT_STEPS", 1), ("MEASURED_BATCHES", 2)):
-        monkeypatch.setattr(loop, name, value)
+    monkeypatch.setattr(trainer, "REPORT_STEPS", 1)
+    monkeypatch.setattr(start, "PRIOR_STEPS", 60)
+    monkeypatch.setattr(start, "MEASURED_BATCHES", 2)
 
 
 @pytest.fixture
@@ -96,9 +97,20 @@ def photos(lake: Image.Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def train(run: Callable[..., int], photos: Path) -> Callable[..., int]:
     return lambda folder, steps, *more: run(
-        "train", "--data", photos, "--val", photos, "-o", folder, "--device", "cpu",
-        "--max-steps", steps, *SMALL, *(more if "--init-from" in more else [*SIZES, *more]),
-    )  # fmt: skip
+        "train",
+        "--data",
+        photos,
+        "--val",
+        photos,
+        "-o",
+        folder,
+        "--device",
+        "cpu",
+        "--max-steps",
+        steps,
+        *SMALL,
+        *(more if "--init-from" in more else [*SIZES, *more]),
+    )
 
 
 @pytest.fixture(scope="module")

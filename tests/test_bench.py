@@ -39,8 +39,17 @@ def dataset(lake: Image.Image, tmp_path_factory: pytest.TempPathFactory) -> Path
 def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A benchmark's output folder, made by a process of its own."""
     folder = tmp_path_factory.mktemp("bench") / "out"
-    command = [sys.executable, "-m", "bkcodec", "bench", dataset, "-o", folder, *SETTINGS,
-               "--save-samples"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "bkcodec",
+        "bench",
+        dataset,
+        "-o",
+        folder,
+        *SETTINGS,
+        "--save-samples",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "skipped broken.jpg" in done.stderr
@@ -100,9 +109,10 @@ def test_figures_agree_with_an_independent_computation(finished: Path, dataset: 
     original = np.asarray(Image.open(dataset / "a.png").convert("RGB"), np.float64)
     for codec, quality in (("lite", 60), ("jpeg", 17), ("webp", 35)):
         (cell,) = [
-            c for c in detailed["cells"]
+            c
+            for c in detailed["cells"]
             if (c["codec"], c["quality"], c["image"]) == (codec, quality, "a.png")
-        ]  # fmt: skip
+        ]
         folder = finished / "samples" / f"{codec}-q{quality}"
         decoded = np.asarray(Image.open(folder / "a.png.png").convert("RGB"), np.float64)
         psnr = 20 * np.log10(255) - 10 * np.log10(((original - decoded) ** 2).mean())
@@ -152,8 +162,10 @@ def test_an_interrupted_benchmark_goes_on(
         file.write('{"codec": "torn')
     assert run("bench", dataset, "-o", folder, *SETTINGS) == 3  # without --resume
     assert run("bench", dataset, "-o", folder, *SETTINGS, "--resume", "--json") == 0
-    cells = {(c["codec"], c["quality"], c["image"]): c
-             for c in json.loads(capsys.readouterr().out)["cells"]}  # fmt: skip
+    cells = {
+        (c["codec"], c["quality"], c["image"]): c
+        for c in json.loads(capsys.readouterr().out)["cells"]
+    }
     assert len(cells) == 45
     for line in kept:  # not measured again: to the last digit of their times
         cell = json.loads(line)
@@ -170,8 +182,23 @@ def test_an_interrupted_benchmark_goes_on(
 
 def test_an_interrupt_ends_it_at_once(dataset: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    command = [sys.executable, "-m", "bkcodec", "bench", dataset, "-o", folder, "-q", "50",
-               "--peers", "none", "--repetitions", "100", "-j", "2"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "bkcodec",
+        "bench",
+        dataset,
+        "-o",
+        folder,
+        "-q",
+        "50",
+        "--peers",
+        "none",
+        "--repetitions",
+        "100",
+        "-j",
+        "2",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (folder / "run.json").exists():
@@ -212,9 +239,15 @@ def lines(folder: Path) -> list[str]:
     ],
 )
 def test_what_cannot_be_is_one_clear_line(
-    dataset: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int, message: str,
-) -> None:  # fmt: skip
+    dataset: Path,
+    run: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    code: int,
+    message: str,
+) -> None:
     monkeypatch.chdir(dataset)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

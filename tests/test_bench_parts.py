@@ -17,19 +17,19 @@ from scipy import interpolate
 from torchvision import models
 
 from bkcodec.bench import metrics
-from bkcodec.bench.candidates import Candidate, pillow_peer, zoo_peer
 from bkcodec.bench.cells import CELLS, Cell, read
+from bkcodec.bench.codecs import Candidate, pillow_peer, zoo_peer
 from bkcodec.bench.coders import PillowCoder, ZooCoder
 from bkcodec.bench.dataset import Dataset, Photo, prepare
-from bkcodec.bench.lanes import Lane, Worker
-from bkcodec.bench.pictures import plan
-from bkcodec.bench.published import read_curves
-from bkcodec.bench.report import as_script
+from bkcodec.bench.report.page import as_script
+from bkcodec.bench.report.pictures import plan
+from bkcodec.bench.report.published import read_curves
+from bkcodec.bench.report.summary import bd_rate, bd_rates, compressai_results, points
+from bkcodec.bench.report.summary import curve as curve_of
 from bkcodec.bench.run import Bench, measure, slug
-from bkcodec.bench.summary import bd_rate, bd_rates, compressai_results, points
-from bkcodec.bench.summary import curve as curve_of
+from bkcodec.bench.workers import Lane, Worker
 from bkcodec.errors import InputError
-from bkcodec.lpips import Lpips
+from bkcodec.models.lpips import Lpips
 
 PSNR = metrics.Metric("psnr", "PSNR", True, metrics.psnr, 2)
 BUNDLE = Candidate("bundle", "lite", (50.0,), "lite", {})
@@ -53,9 +53,12 @@ class Scripted:
 
 
 def one_cell(
-    small: Image.Image, folder: Path, encoded: dict[str, Any], decoded: dict[str, Any],
+    small: Image.Image,
+    folder: Path,
+    encoded: dict[str, Any],
+    decoded: dict[str, Any],
     picture: Image.Image | None = None,
-) -> Cell:  # fmt: skip
+) -> Cell:
     small.save(folder / "original.png")
     photo = Photo("x.png", folder / "original.png", *small.size, "digest", "")
     bench = Bench([BUNDLE], Dataset([photo], []), [PSNR], None, None)
@@ -86,9 +89,12 @@ def test_each_kind_of_bug_is_counted(small: Image.Image, tmp_path: Path) -> None
 
 
 def test_a_failed_cell_fails_the_benchmark_and_the_rest_is_reported(
-    small: Image.Image, tmp_path: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch,
+    small: Image.Image,
+    tmp_path: Path,
+    run: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     ask = Worker.ask
 
     def moody(self: Worker, **task: Any) -> dict[str, Any]:
@@ -194,8 +200,9 @@ def test_failures_leave_no_bd_rate() -> None:
     qualities = (0.0, 1.0, 2.0, 3.0, 4.0)
     cells = [
         Cell(name, q, "a", 100, 100, int(100 * q), {"psnr": 20 + q}, error=None if q else "no")
-        for name in ("lite", "other") for q in qualities
-    ]  # fmt: skip
+        for name in ("lite", "other")
+        for q in qualities
+    ]
     codecs = [Candidate("bundle", name, qualities, name) for name in ("lite", "other")]
     (rate,) = bd_rates(points(cells, codecs), ["lite"], ["lite", "other"], [PSNR])
     assert rate.percent is None and "not all pictures" in rate.reason
@@ -220,9 +227,14 @@ def test_names_that_are_no_text(small: Image.Image, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ['{"bpp": [0.1], "psnr-rgb": [Infinity]}', "[1]", "{}", '{"bpp": [NaN]}',
-     '{"bpp": [0.1, 0.2], "psnr-rgb": [30]}'],
-)  # fmt: skip
+    [
+        '{"bpp": [0.1], "psnr-rgb": [Infinity]}',
+        "[1]",
+        "{}",
+        '{"bpp": [NaN]}',
+        '{"bpp": [0.1, 0.2], "psnr-rgb": [30]}',
+    ],
+)
 def test_odd_overlays_are_refused_or_harmless(content: str, tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text(content)
@@ -291,10 +303,14 @@ def test_the_zoo_is_used_where_its_weights_are(
     assert np.array_equal(np.asarray(decoded), pixels)
 
 
-@pytest.mark.parametrize(("backbone", "heads"), [
-    ("squeeze", (64, 128, 256, 384, 384, 512, 512)), ("alex", (64, 192, 384, 256, 256)),
-    ("vgg", (64, 128, 256, 512, 512)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("backbone", "heads"),
+    [
+        ("squeeze", (64, 128, 256, 384, 384, 512, 512)),
+        ("alex", (64, 192, 384, 256, 256)),
+        ("vgg", (64, 128, 256, 512, 512)),
+    ],
+)
 def test_lpips_knows_its_backbone(backbone: str, heads: tuple[int, ...], tmp_path: Path) -> None:
     make = {"squeeze": models.squeezenet1_1, "alex": models.alexnet, "vgg": models.vgg16}[backbone]
     torch.manual_seed(0)

@@ -18,6 +18,7 @@ from PIL import Image
 
 import bkcodec
 from bkcodec import cli
+from bkcodec.commands import batch, encode
 from bkcodec.container import MAGIC
 
 Run = Callable[..., int]
@@ -112,8 +113,20 @@ def test_metadata_options(run: Run, here: Path, capsysbinary: pytest.CaptureFixt
 def test_decoder_options(run: Run, here: Path) -> None:
     run("encode", "one.png", "-q", "10")
     for name, more in (("a", []), ("b", ["--seed", "1"]), ("c", ["--seed", "1"])):
-        assert run("decode", "one.bkc", "-o", f"{name}.png", "--steps", "3", "--scheduler", "euler",
-                   *more) == 0  # fmt: skip
+        assert (
+            run(
+                "decode",
+                "one.bkc",
+                "-o",
+                f"{name}.png",
+                "--steps",
+                "3",
+                "--scheduler",
+                "euler",
+                *more,
+            )
+            == 0
+        )
     a, b, c = (np.asarray(Image.open(f"{name}.png")) for name in "abc")
     assert (a != b).any() and (b == c).all()
     assert run("decode", "one.bkc", "-o", "d.jpg", "--realism", "0.5", "--tile", "64") == 0
@@ -185,38 +198,113 @@ BAD_INPUT = [
     (["train", "-o", "run", "--lambda", "2:1"], 2, "LOW <= HIGH"),
     (["train", "-o", "run", "--config", "gone.toml"], 2, "gone.toml"),
     (["train", "-o", "run", "--data", ".", "--val", ".", "--phase", "prior"], 2, "--init-from"),
-    (["train", "-o", "run", "--data", ".", "--val", ".", "--phase", "texture", "--init-from",
-      "lite"], 2, "--lpips"),
-    (["train", "-o", "run", "--data", ".", "--export", "gone", "--lr", "1"], 2,
-     "--lr does not apply"),
-    (["train", "-o", "run", "--data", ".", "--val", ".", "--name", "x"], 2,
-     "--name does not apply"),
+    (
+        [
+            "train",
+            "-o",
+            "run",
+            "--data",
+            ".",
+            "--val",
+            ".",
+            "--phase",
+            "texture",
+            "--init-from",
+            "lite",
+        ],
+        2,
+        "--lpips",
+    ),
+    (
+        ["train", "-o", "run", "--data", ".", "--export", "gone", "--lr", "1"],
+        2,
+        "--lr does not apply",
+    ),
+    (
+        ["train", "-o", "run", "--data", ".", "--val", ".", "--name", "x"],
+        2,
+        "--name does not apply",
+    ),
     (["train", "-o", "run", "--data", ".", "--export", "gone"], 3, "not a run's folder"),
-    (["train", "-o", "run", "--data", ".", "--val", ".", "--init-from", "lite", "--M", "64"], 2,
-     "--init-from settles"),
-    (["train", "-o", "run", "--data", ".", "--val", ".", "--pretrained-vae"], 2,
-     "--pretrained-vae goes"),
-    (["train", "-o", "run", "--data", ".", "--val", ".", "--pretrained-unet"], 2,
-     "goes with --phase denoiser"),
-    (["train", "-o", "run", "--data", ".", "--val", ".", "--phase", "vae", "--init-from",
-      "bk-sdm"], 2, "needs --pretrained-vae"),
-    (["train", "-o", "run", "--data", ".", "--val", ".", "--latents", "file"], 2,
-     "--latents goes with"),
-    (["train", "-o", "run", "--data", ".", "--val", ".", "--pretrained-vae", "--vae", "dir",
-      "--ms-ssim-weight", "1"], 2, "do not apply to training on latents"),
-    (["train", "-o", "run", "--data", ".", "--val", ".", "--unroll-steps", "2"], 2,
-     "need --phase denoiser"),
-    (["train", "-o", "run", "--data", ".", "--val", ".", "--lpips-weight", "1"], 2,
-     "needs --lpips"),
+    (
+        ["train", "-o", "run", "--data", ".", "--val", ".", "--init-from", "lite", "--M", "64"],
+        2,
+        "--init-from settles",
+    ),
+    (
+        ["train", "-o", "run", "--data", ".", "--val", ".", "--pretrained-vae"],
+        2,
+        "--pretrained-vae goes",
+    ),
+    (
+        ["train", "-o", "run", "--data", ".", "--val", ".", "--pretrained-unet"],
+        2,
+        "goes with --phase denoiser",
+    ),
+    (
+        [
+            "train",
+            "-o",
+            "run",
+            "--data",
+            ".",
+            "--val",
+            ".",
+            "--phase",
+            "vae",
+            "--init-from",
+            "bk-sdm",
+        ],
+        2,
+        "needs --pretrained-vae",
+    ),
+    (
+        ["train", "-o", "run", "--data", ".", "--val", ".", "--latents", "file"],
+        2,
+        "--latents goes with",
+    ),
+    (
+        [
+            "train",
+            "-o",
+            "run",
+            "--data",
+            ".",
+            "--val",
+            ".",
+            "--pretrained-vae",
+            "--vae",
+            "dir",
+            "--ms-ssim-weight",
+            "1",
+        ],
+        2,
+        "do not apply to training on latents",
+    ),
+    (
+        ["train", "-o", "run", "--data", ".", "--val", ".", "--unroll-steps", "2"],
+        2,
+        "need --phase denoiser",
+    ),
+    (
+        ["train", "-o", "run", "--data", ".", "--val", ".", "--lpips-weight", "1"],
+        2,
+        "needs --lpips",
+    ),
     (["train", "-o", "run", "--data", ".", "--val", ".", "--resume"], 3, "no run to resume"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("arguments", "code", "message"), BAD_INPUT, ids=lambda v: str(v)[:40])
 def test_bad_input(
-    run: Run, here: Path, bkc: bytes, capsys: pytest.CaptureFixture[str],
-    arguments: list[str], code: int, message: str,
-) -> None:  # fmt: skip
+    run: Run,
+    here: Path,
+    bkc: bytes,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    message: str,
+) -> None:
     """One clear line, the right exit code, no file left behind, none lost."""
     photo = Path("one.png").read_bytes()
     Path("text.png").write_text("just words, no picture, no bundle")
@@ -243,9 +331,9 @@ def test_an_unreadable_file(here: Path) -> None:
     """Root reads everything, so the process gives up that right first."""
     os.chmod("one.png", 0)
     code = (
-        "import os; from pathlib import Path; from bkcodec.files import Job, read_input\n"
+        "import os; from pathlib import Path; from bkcodec.files import read_whole\n"
         "os.geteuid() or os.setuid(65534)\n"
-        "os.chdir('.'); read_input(Job(Path('one.png'), None), 10**6)\n"
+        "os.chdir('.'); read_whole(Path('one.png'), 10**6)\n"
     )
     for folder in (here, *here.parents[:3]):
         os.chmod(folder, 0o755)
@@ -291,7 +379,7 @@ def test_unexpected_errors_are_one_line_too(
     def broken(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(cli, "encode_file", broken)
+    monkeypatch.setattr(encode, "read_picture", broken)
     assert run("encode", "one.png") == 1
     shown = capsys.readouterr().err
     assert shown.strip() == "bkcodec: error: one.png: unexpected RuntimeError: a bug"
@@ -312,20 +400,23 @@ def test_startup_is_quick() -> None:
 
 @pytest.mark.parametrize("wanted", [1, 2, 3, 64])
 def test_jobs_share_the_threads(
-    run: Callable[..., int], tmp_path: Path, small: Image.Image, monkeypatch: pytest.MonkeyPatch,
+    run: Callable[..., int],
+    tmp_path: Path,
+    small: Image.Image,
+    monkeypatch: pytest.MonkeyPatch,
     wanted: int,
-) -> None:  # fmt: skip
+) -> None:
     """Never more threads of PyTorch than cores, whatever is asked for."""
     for i in range(4):
         small.save(tmp_path / f"{i}.png")
     cores, seen = torch.get_num_threads(), []
-    attempts = cli.run_all
+    attempts = batch.run_all
 
     def spy(jobs: list[object], work: object, n_jobs: int) -> object:
         seen.append((n_jobs, torch.get_num_threads()))
         return attempts(jobs, work, n_jobs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(cli, "run_all", spy)
+    monkeypatch.setattr(batch, "run_all", spy)
     assert run("encode", tmp_path, "-o", f"{tmp_path}/out/", "-j", wanted) == 0
     ((n_jobs, threads),) = seen
     assert n_jobs == min(wanted, cores, 4) and n_jobs * threads <= cores
@@ -342,9 +433,12 @@ def test_a_timeout_needs_a_search(
 
 
 def test_nothing_binary_goes_to_a_terminal(
-    run: Callable[..., int], tmp_path: Path, small: Image.Image, monkeypatch: pytest.MonkeyPatch,
+    run: Callable[..., int],
+    tmp_path: Path,
+    small: Image.Image,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     small.save(tmp_path / "a.png")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert run("encode", tmp_path / "a.png", "-o", "-") == 2

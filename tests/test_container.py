@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bkcodec import container as module
-from bkcodec.config import Limits
 from bkcodec.container import (
     Container,
     container_from_bytes,
@@ -21,26 +20,39 @@ from bkcodec.container import (
     write_container,
 )
 from bkcodec.errors import BkcError, FormatError, LimitError, UnsupportedError
+from bkcodec.metadata import Metadata
+from bkcodec.options import Limits
 
 FINGERPRINT = b"\x01\x02\x03\x04"
 PLAIN = Container(FINGERPRINT, 768, 512, 16, 100, b"\xaa\xbb\xcc\xdd")
 FULL = Container(
-    FINGERPRINT, 3, 2, 16, 7, b"zzzz", alpha=b"png", icc=b"i" * 100, exif=b"e", xmp=b"x",
-    timestep=12, seed=5, greyscale=True,
-)  # fmt: skip
+    FINGERPRINT,
+    3,
+    2,
+    16,
+    7,
+    b"zzzz",
+    alpha=b"png",
+    metadata=Metadata(b"i" * 100, b"e", b"x"),
+    timestep=12,
+    seed=5,
+    greyscale=True,
+)
 
 containers = st.builds(
     Container,
     fingerprint=st.binary(min_size=4, max_size=4),
-    width=st.integers(1, 16000), height=st.integers(1, 16000),
-    stride=st.integers(1, 255), level=st.integers(0, 200), z=st.binary(max_size=50),
+    width=st.integers(1, 16000),
+    height=st.integers(1, 16000),
+    stride=st.integers(1, 255),
+    level=st.integers(0, 200),
+    z=st.binary(max_size=50),
     alpha=st.none() | st.binary(max_size=20),
-    icc=st.none() | st.binary(min_size=1, max_size=200),
-    exif=st.none() | st.binary(min_size=1, max_size=200),
-    xmp=st.none() | st.binary(min_size=1, max_size=200),
-    timestep=st.none() | st.integers(0, 999), seed=st.integers(0, 2**31 - 1),
+    metadata=st.builds(Metadata, *[st.none() | st.binary(min_size=1, max_size=200)] * 3),
+    timestep=st.none() | st.integers(0, 999),
+    seed=st.integers(0, 2**31 - 1),
     greyscale=st.booleans(),
-)  # fmt: skip
+)
 
 
 def sealed(body: bytes) -> bytes:
@@ -120,7 +132,7 @@ def test_every_flipped_bit_is_noticed() -> None:
         (header() + b"\x01\x00\x85\x03\x00\x00\x00", FormatError, "too many in the hints"),
         (header() + b"\x01\x00\x86\x01\x02", FormatError, "layout"),
     ],
-)  # fmt: skip
+)
 def test_each_fault_has_its_error(body: bytes, error: type[BkcError], message: str) -> None:
     with pytest.raises(error, match=message):
         container_from_bytes(sealed(body))

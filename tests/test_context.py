@@ -13,15 +13,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bkcodec import exact
 from bkcodec.codec import Codec
-from bkcodec.config import LEVELS
-from bkcodec.context import ContextPrior
-from bkcodec.entropy import Tables
 from bkcodec.errors import FormatError, UnsupportedError
-from bkcodec.tables import build_tables, laplace_cumulative
-from bkcodec.train.context import ContextConfig, ContextNetwork, thaw
-from bkcodec.train.freeze import freeze
+from bkcodec.options import LEVELS, MAX_LEVEL
+from bkcodec.prior import exact
+from bkcodec.prior.build import build_tables, laplace_cumulative
+from bkcodec.prior.context import ContextPrior
+from bkcodec.prior.tables import Tables
+from bkcodec.train.prior.freeze import freeze
+from bkcodec.train.prior.network import ContextConfig, ContextNetwork
+from bkcodec.train.prior.thaw import thaw
 
 CHANNELS = 14
 
@@ -32,8 +33,11 @@ class Steps:
     def __init__(self) -> None:
         self.quantiser = self
 
-    def step(self, quality: torch.Tensor) -> torch.Tensor:
-        return (0.8 * 0.1**quality)[:, None, None, None].expand(-1, CHANNELS, 1, 1)
+    def step(self, position: torch.Tensor) -> torch.Tensor:
+        return (0.8 * 0.1**position)[:, None, None, None].expand(-1, CHANNELS, 1, 1)
+
+    def all_steps(self) -> torch.Tensor:
+        return self.step(torch.linspace(0, 1, LEVELS))[:, :, 0, 0]
 
 
 def random_network(phases: int = 2, seed: int = 0, noise: float = 0.1) -> ContextNetwork:
@@ -55,7 +59,7 @@ def draw(seed: int, height: int, width: int) -> torch.Tensor:
 
 def integer_prior(network: ContextNetwork) -> ContextPrior:
     n = network.config.groups[0]
-    steps = Steps().step(torch.linspace(0, 1, LEVELS))[:, :n, 0, 0].numpy()
+    steps = Steps().all_steps()[:, :n].numpy()
     spread = network.spread[:n].numpy()
     first = build_tables(laplace_cumulative(spread), steps, 12 * spread)
     return freeze(Steps(), network, first)  # type: ignore[arg-type]
@@ -72,7 +76,7 @@ def prior(network: ContextNetwork) -> ContextPrior:
 
 
 def symbols_at(level: int, seed: int = 3, height: int = 9, width: int = 11) -> np.ndarray:
-    step = Steps().step(torch.tensor([level / (LEVELS - 1)]))
+    step = Steps().step(torch.tensor([level / MAX_LEVEL]))
     return (draw(seed, height, width) / step[0]).round().numpy()
 
 
@@ -112,11 +116,11 @@ def test_training_and_integers_agree() -> None:
     prior = integer_prior(network)
     for level in (0, 100, 200):
         z = draw(5, 40, 40)
-        quality = torch.tensor([level / (LEVELS - 1)])
-        step = Steps().step(quality)
+        position = torch.tensor([level / MAX_LEVEL])
+        step = Steps().step(position)
         data, coded = prior.level(level).encode((z / step[0]).round().numpy())
         symbols = torch.from_numpy(coded).float()[None]
-        bits = network.bits(symbols * step, symbols, step, quality).sum()
+        bits = network.bits(symbols * step, symbols, step, position).sum()
         # The first phase: a learned density in training, here tables of a Laplace distribution.
         order = network.order[: network.config.groups[0]]
         even = (torch.arange(40)[:, None] + torch.arange(40)) % 2 == 0
@@ -131,7 +135,7 @@ def test_training_and_integers_agree() -> None:
 def test_training_can_go_on_from_the_integers(phases: int) -> None:
     """A network made of a bundle's arrays has the same weights, and gives these arrays again."""
     prior = integer_prior(random_network(phases))
-    steps = Steps().step(torch.linspace(0, 1, LEVELS))[:, :, 0, 0]
+    steps = Steps().all_steps()
     again = ContextNetwork(ContextConfig((2, 4, 8), (phases,) * 3, 16), 10)
     state = thaw(prior, steps, 10)
     left_out = [k for k in again.state_dict() if k not in state]
@@ -182,7 +186,7 @@ def test_positions_that_a_level_does_not_code(has_map: bool) -> None:
 
 def test_factorized_tables_with_a_level_map() -> None:
     spread = np.array([0.02, 0.5, 4.0])  # the first channel is not coded at low levels
-    steps = Steps().step(torch.linspace(0, 1, LEVELS))[:, :3, 0, 0].numpy()
+    steps = Steps().all_steps()[:, :3].numpy()
     grid = build_tables(laplace_cumulative(spread), steps, 12 * spread)
     assert 1 == grid.lengths.min() < grid.lengths[-1, 0]
     levels = np.random.default_rng(0).integers(0, LEVELS, (5, 6)).astype(np.uint8)
@@ -212,7 +216,7 @@ def in_float64(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def test_another_blas_and_float64_agree(
     codec: Codec, lake: object, product: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    symbols = codec.analyser.quantise(codec.analyser.analyse(np.asarray(lake), None)[1], 110)
+    symbols = codec.encoder.quantise(codec.encoder.analyse(np.asarray(lake), None)[1], 110)
     coder = codec.bundle.prior.level(110)
     data, coded = coder.encode(symbols)
     calls = []
@@ -228,7 +232,7 @@ def test_another_blas_and_float64_agree(
 
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_threads_of_the_blas_do_not_matter(codec: Codec, lake: object, threads: str) -> None:
-    symbols = codec.analyser.quantise(codec.analyser.analyse(np.asarray(lake), None)[1], 90)
+    symbols = codec.encoder.quantise(codec.encoder.analyse(np.asarray(lake), None)[1], 90)
     expected, _ = codec.bundle.prior.level(90).encode(symbols)
     code = (
         "import sys, numpy as np\n"
@@ -238,8 +242,11 @@ def test_threads_of_the_blas_do_not_matter(codec: Codec, lake: object, threads: 
         "bundle = load_bundle(Path(sys.argv[1]))\n"
         "sys.stdout.buffer.write(bundle.prior.level(90).encode(symbols)[0])\n"
     )
-    environment = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads,
-                   "MKL_NUM_THREADS": threads}  # fmt: skip
+    environment = {
+        "OMP_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+    }
     command = [sys.executable, "-c", code, str(codec.bundle.path)]
     raw = symbols.astype(np.float32).tobytes()
     done = subprocess.run(command, input=raw, capture_output=True, check=True, env=environment)
@@ -273,12 +280,12 @@ def test_a_prior_of_one_group() -> None:
 
 def test_a_symbol_beyond_16_bits_is_refused(prior: ContextPrior) -> None:
     """A string that says so cannot come from our encoder, so another one is built by hand."""
-    from bkcodec import walk
+    from bkcodec.prior import parts
 
     symbols = symbols_at(150)
     symbols[prior.order[-1], 4, 4] = 40_000
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(walk, "SYMBOL_MAX", 2**16)
+        patch.setattr(parts, "SYMBOL_MAX", 2**16)
         data, _ = prior.level(150).encode(symbols)
     with pytest.raises(FormatError, match="beyond 16 bits"):
         prior.level(150).decode(data, 9, 11)
@@ -286,10 +293,29 @@ def test_a_symbol_beyond_16_bits_is_refused(prior: ContextPrior) -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    ["missing", "overflow", "shift 0", "shape", "type", "phases", "groups", "order", "magnitude",
-     "first", "excess", "nothing", "residual", "rows of a matrix", "levels of a bias", "huge group",
-     "float gain", "scales", "uncoded", "cheap excess"],
-)  # fmt: skip
+    [
+        "missing",
+        "overflow",
+        "shift 0",
+        "shape",
+        "type",
+        "phases",
+        "groups",
+        "order",
+        "magnitude",
+        "first",
+        "excess",
+        "nothing",
+        "residual",
+        "rows of a matrix",
+        "levels of a bias",
+        "huge group",
+        "float gain",
+        "scales",
+        "uncoded",
+        "cheap excess",
+    ],
+)
 def test_bad_arrays_are_refused(prior: ContextPrior, fault: str) -> None:
     arrays = {k: v.copy() for k, v in prior.arrays.items()}
     first = prior.first
@@ -312,8 +338,9 @@ def test_bad_arrays_are_refused(prior: ContextPrior, fault: str) -> None:
     elif fault == "magnitude":
         arrays["magnitude"][9] = 128
     elif fault == "first":
-        first = Tables(first.lengths[:5], first.low[:5],
-                       first.weights[: int(first.lengths[:5].sum())])  # fmt: skip
+        first = Tables(
+            first.lengths[:5], first.low[:5], first.weights[: int(first.lengths[:5].sum())]
+        )
     elif fault == "excess":
         arrays["excess.low"][0, 0] = 1
     elif fault == "residual":
@@ -344,9 +371,9 @@ def test_bad_arrays_are_refused(prior: ContextPrior, fault: str) -> None:
 
 
 def test_lite_is_coded_close_to_its_ideal(codec: Codec, lake: object) -> None:
-    z = codec.analyser.analyse(np.asarray(lake), None)[1]
+    z = codec.encoder.analyse(np.asarray(lake), None)[1]
     for level in (0, 60, 100, 160, 200):
-        symbols = codec.analyser.quantise(z, level)
+        symbols = codec.encoder.quantise(z, level)
         coder = codec.bundle.prior.level(level)
         data, coded = coder.encode(symbols)
         assert np.array_equal(coder.decode(data, *z.shape[1:]), coded)
@@ -359,10 +386,10 @@ def test_speed_and_linear_growth(codec: Codec, lake: object) -> None:
 
     Both sizes take turns, and the best run of each counts: other work comes and goes.
     """
-    z = codec.analyser.analyse(np.asarray(lake), None)[1]
+    z = codec.encoder.analyse(np.asarray(lake), None)[1]
     big = np.tile(z, (1, 6, 6))[:, :188, :250]
     coder = codec.bundle.prior.level(100)
-    strings = {v.shape[1:]: coder.encode(codec.analyser.quantise(v, 100))[0] for v in (z, big)}
+    strings = {v.shape[1:]: coder.encode(codec.encoder.quantise(v, 100))[0] for v in (z, big)}
     best = dict.fromkeys(strings, float("inf"))
     for _ in range(7):
         for shape, data in strings.items():

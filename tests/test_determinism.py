@@ -14,7 +14,7 @@ from conftest import ROOT
 from PIL import Image
 
 from bkcodec.codec import Codec
-from bkcodec.config import EncodeOptions
+from bkcodec.options import EncodeOptions
 
 # Encodes details of the sample photo at four qualities, prints a digest of all bytes.
 CODE = """
@@ -29,8 +29,12 @@ for i in range(3):
         digest.update(codec.encode(part, EncodeOptions(quality=quality)))
 print(torch.get_num_threads(), digest.hexdigest())
 """
-LEAST = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41",
-         "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "OPENBLAS_CORETYPE": "Nehalem"}  # fmt: skip
+LEAST = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+    "OPENBLAS_CORETYPE": "Nehalem",
+}
 
 
 def digest(threads: int = 1, **environment: str) -> tuple[str, str]:
@@ -60,8 +64,9 @@ def test_batches_agree(codec: Codec, lake: Image.Image) -> None:
         alone = [codec.model.compress(one[None], quality)["strings"][0][0] for one in x]  # type: ignore[index]
         assert together == alone
         options = EncodeOptions(quality=100 * quality)
-        assert all(string in codec.encode(part, options)
-                   for string, part in zip(alone, parts, strict=True))  # fmt: skip
+        assert all(
+            string in codec.encode(part, options) for string, part in zip(alone, parts, strict=True)
+        )
 
 
 def test_z_does_not_wobble(codec: Codec, lake: Image.Image) -> None:
@@ -71,7 +76,7 @@ def test_z_does_not_wobble(codec: Codec, lake: Image.Image) -> None:
     found = []
     for threads in (1, 2, 4):
         torch.set_num_threads(threads)
-        _, z = codec.analyser.analyse(pixels, None)
+        _, z = codec.encoder.analyse(pixels, None)
         found.append(hashlib.sha256(z.tobytes()).hexdigest())
     torch.set_num_threads(kept)
     assert len(set(found)) == 1

@@ -19,9 +19,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from bkcodec.codec import Codec
-from bkcodec.config import Backbone, EncodeOptions
 from bkcodec.errors import UnsupportedError
-from bkcodec.pretrained import load_unet, load_vae, read_schedule
+from bkcodec.models.sd.folder import load_unet, load_vae, read_schedule
+from bkcodec.options import Backbone, EncodeOptions
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -68,8 +68,10 @@ def test_half_precision_and_shards(copy: Path) -> None:
     (copy / "unet" / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": index}))
     vae = load_file(copy / "vae" / WEIGHTS)
     (copy / "vae" / WEIGHTS).unlink()
-    save_file({k: v.half() for k, v in vae.items()},
-              copy / "vae" / "diffusion_pytorch_model.fp16.safetensors")  # fmt: skip
+    save_file(
+        {k: v.half() for k, v in vae.items()},
+        copy / "vae" / "diffusion_pytorch_model.fp16.safetensors",
+    )
     assert next(load_unet(copy).unet.parameters()).dtype == torch.bfloat16
     assert next(load_vae(copy).parameters()).dtype == torch.float16
     photo = Image.new("RGB", (40, 40), "teal")
@@ -79,8 +81,13 @@ def test_half_precision_and_shards(copy: Path) -> None:
 
 def test_families_load_by_their_configs(tmp_path: Path) -> None:
     """SD 2.1: wider context, v-prediction; SD-Turbo: zero terminal SNR."""
-    second = save_bk_sdm(tmp_path / "two", "v_prediction", cross_attention_dim=24,
-                         attention_head_dim=(2, 4), use_linear_projection=True)  # fmt: skip
+    second = save_bk_sdm(
+        tmp_path / "two",
+        "v_prediction",
+        cross_attention_dim=24,
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+    )
     unet = load_unet(second)
     assert unet.prediction == "v_prediction" and unet.context.shape == (77, 24)
     save_zero_snr_scheduler(second / "scheduler")
@@ -158,7 +165,7 @@ FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (with_integers, r"conv_in\.bias holds torch\.int8"),
     (only_a_pickle, r"safetensors: missing\. The \.bin file"),
     (cut, r"safetensors: cannot be read"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("fault", "message"), FAULTS, ids=[m for _, m in FAULTS])

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bkcodec.entropy import TOTAL, LevelTables, Table, Tables
 from bkcodec.errors import FormatError, UnsupportedError
-from bkcodec.tables import build_tables, integer_weights, laplace_cumulative
+from bkcodec.prior.build import build_tables, integer_weights, laplace_cumulative
+from bkcodec.prior.tables import TOTAL, LevelTables, Table, Tables
 
 
 def laplace_tables(spread: float, channels: int = 5) -> LevelTables:

@@ -12,9 +12,17 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT))
 COUNTS = {
-    "kill_encode": 3, "kill_decode": 3, "kill_bench": 1, "kill_train": 3, "interrupt": 2,
-    "replaced_input": 2, "parallel": 1, "batch": 100, "full_disk": 1, "read_only": 1,
-}  # fmt: skip
+    "kill_encode": 3,
+    "kill_decode": 3,
+    "kill_bench": 1,
+    "kill_train": 3,
+    "interrupt": 2,
+    "replaced_input": 2,
+    "parallel": 1,
+    "batch": 100,
+    "full_disk": 1,
+    "read_only": 1,
+}
 MOUNTING = {"full_disk", "read_only"}
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from bkcodec.commands.paths import Job, plan
 from bkcodec.errors import BkcError, InputError, UsageError
-from bkcodec.files import IMAGE_SUFFIXES, Job, plan, printable, write_whole
+from bkcodec.files import IMAGE_SUFFIXES, printable, write_whole
 
 
 @pytest.fixture
@@ -51,9 +52,13 @@ def test_outputs(tree: Path, tmp_path: Path) -> None:
     ],
 )
 def test_refusals(
-    tree: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str], output: str | None,
-    error: type[BkcError], message: str,
-) -> None:  # fmt: skip
+    tree: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    inputs: list[str],
+    output: str | None,
+    error: type[BkcError],
+    message: str,
+) -> None:
     monkeypatch.chdir(tree)
     with pytest.raises(error, match=message):
         plan(inputs, output, ".bkc", IMAGE_SUFFIXES, False)

@@ -25,8 +25,12 @@ def test_a_plain_install_encodes_and_decodes(tmp_path: Path) -> None:
     subprocess.run([python, "-c", probe], check=True, cwd=tmp_path)
     bkcodec = tmp_path / "env" / "bin" / "bkcodec"
     photo = ROOT / "tests" / "samples" / "lake.png"
-    for arguments in (["encode", photo, "-o", "lake.bkc"], ["decode", "lake.bkc"], ["models"],
-                      ["decode", "lake.bkc", "--steps", "2", "-o", "two.png"]):  # fmt: skip
+    for arguments in (
+        ["encode", photo, "-o", "lake.bkc"],
+        ["decode", "lake.bkc"],
+        ["models"],
+        ["decode", "lake.bkc", "--steps", "2", "-o", "two.png"],
+    ):
         done = subprocess.run([bkcodec, *arguments], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "lake.png") as image:

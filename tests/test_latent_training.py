@@ -18,16 +18,16 @@ from safetensors.torch import load_file, save_file
 import bkcodec
 from bkcodec.bundle import load_bundle
 from bkcodec.codec import Codec
-from bkcodec.config import Backbone, DecodeOptions
 from bkcodec.errors import InputError, UnsupportedError, UsageError
-from bkcodec.models import compression
-from bkcodec.pretrained import load_unet, load_vae
-from bkcodec.train import loop
+from bkcodec.models import space
+from bkcodec.models.sd.folder import load_unet, load_vae
+from bkcodec.options import Backbone, DecodeOptions
+from bkcodec.train import start, trainer
 from bkcodec.train.data import Photos
-from bkcodec.train.latent import Latents
-from bkcodec.train.loop import Parts, Trainer
+from bkcodec.train.latents import Latents
 from bkcodec.train.options import TrainOptions
-from bkcodec.train.run import load_init
+from bkcodec.train.start import Parts, load_init
+from bkcodec.train.trainer import WARMUP_STEPS, Trainer
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SMALL = ["--batch-size", "2", "--image-size", "192", "--diffusion-steps", "2", "--device", "cpu"]
@@ -35,10 +35,10 @@ SMALL = ["--batch-size", "2", "--image-size", "192", "--diffusion-steps", "2", "
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_prior_steps() -> Iterator[None]:
-    before = loop.PRIOR_STEPS, loop.REPORT_STEPS, loop.MEASURED_BATCHES
-    loop.PRIOR_STEPS, loop.REPORT_STEPS, loop.MEASURED_BATCHES = 10, 1, 2
+    before = start.PRIOR_STEPS, trainer.REPORT_STEPS, start.MEASURED_BATCHES
+    start.PRIOR_STEPS, trainer.REPORT_STEPS, start.MEASURED_BATCHES = 10, 1, 2
     yield
-    loop.PRIOR_STEPS, loop.REPORT_STEPS, loop.MEASURED_BATCHES = before
+    start.PRIOR_STEPS, trainer.REPORT_STEPS, start.MEASURED_BATCHES = before
 
 
 @pytest.fixture(autouse=True)
@@ -85,8 +85,19 @@ def test_a_bundle_is_trained_and_exported(
 ) -> None:
     first, prior, bundle = tmp_path / "run", tmp_path / "prior", tmp_path / "mine.safetensors"
     latents = tmp_path / "latents.safetensors"
-    common = ["train", "--data", photos, "--val", photos, "--vae", folder / "vae", "--latents",
-              latents, "--pretrained-vae", *SMALL]  # fmt: skip
+    common = [
+        "train",
+        "--data",
+        photos,
+        "--val",
+        photos,
+        "--vae",
+        folder / "vae",
+        "--latents",
+        latents,
+        "--pretrained-vae",
+        *SMALL,
+    ]
     assert run(*common, "-o", first, "--N", 16, "--max-steps", 3, "--dry-run") == 0
     assert not list(tmp_path.iterdir())
     assert run(*common, "-o", first, "--N", 16, "--max-steps", 3, "--lr", "1e-3") == 0
@@ -110,9 +121,15 @@ def fine_tune(
     folder: Path, photos: Path, tmp_path: Path, adapter: str, steps: int
 ) -> tuple[Trainer, list[float]]:
     options = TrainOptions(
-        phase="denoiser", batch_size=4, image_size=192, lr=1e-2, max_steps=1000, adapter=adapter,
-        unroll_steps=steps, lora_rank=4,
-    )  # fmt: skip
+        phase="denoiser",
+        batch_size=4,
+        image_size=192,
+        lr=1e-2,
+        max_steps=1000,
+        adapter=adapter,
+        unroll_steps=steps,
+        lora_rank=4,
+    )
     init, parts = load_init("bk-sdm"), Parts(load_vae(folder), load_unet(folder))
     assert parts.vae is not None
     data = Latents(Photos(photos, 192), parts.vae, tmp_path / "latents.safetensors", 192)
@@ -121,11 +138,11 @@ def fine_tune(
     trainer.begin()
     trainer.prepare()
     batch = data.batch((0, 0, 0), 4, 192)
-    trainer.step = loop.WARMUP_STEPS  # at the full learning rate, with the same noise each time
+    trainer.step = WARMUP_STEPS  # at the full learning rate, with the same noise each time
     losses = []
     for _ in range(16):
         losses.append(trainer.advance(batch)["loss"])
-        trainer.step = loop.WARMUP_STEPS
+        trainer.step = WARMUP_STEPS
     return trainer, losses
 
 
@@ -158,9 +175,22 @@ def test_a_lora_travels_in_the_bundle(
 ) -> None:
     pytest.importorskip("peft")
     tuned = tmp_path / "tuned.safetensors"
-    common = ["train", "--data", photos, "--val", photos, "--bk-sdm", folder, "--pretrained-vae",
-              "--pretrained-unet", "--phase", "denoiser", "--init-from", "bk-sdm",
-              *SMALL]  # fmt: skip
+    common = [
+        "train",
+        "--data",
+        photos,
+        "--val",
+        photos,
+        "--bk-sdm",
+        folder,
+        "--pretrained-vae",
+        "--pretrained-unet",
+        "--phase",
+        "denoiser",
+        "--init-from",
+        "bk-sdm",
+        *SMALL,
+    ]
     assert run(*common, "-o", tmp_path / "run", "--max-steps", 2, "--lr", "1e-2") == 0
     assert run(*common, "-o", tmp_path / "run", "--max-steps", 3, "--lr", "1e-2", "--resume") == 0
     export = ["train", "--export", tmp_path / "run", "--data", photos, "-o", tuned]
@@ -177,8 +207,9 @@ def test_a_lora_travels_in_the_bundle(
     one, other = (np.asarray(Codec(m, "cpu", own).decode(data)) for m in ("bk-sdm", tuned))
     assert (one == other).all()
     assert any(k.startswith("lora.") for k in loaded.networks) and "context" in loaded.networks
-    assert run(*common, "-o", tmp_path / "more", "--max-steps", 1,
-               "--init-from", tuned) == 2  # its LoRA would be lost  # fmt: skip
+    assert (
+        run(*common, "-o", tmp_path / "more", "--max-steps", 1, "--init-from", tuned) == 2
+    )  # its LoRA would be lost
     with pytest.raises(UnsupportedError, match="another U-Net"):
         wide = save_bk_sdm(tmp_path / "wide", cross_attention_dim=24)
         Codec(tuned, "cpu", Backbone(str(wide))).decode(data, DecodeOptions())
@@ -190,14 +221,31 @@ def test_a_lora_travels_in_the_bundle(
 
 
 def test_a_custom_vae_learns_the_latents(
-    run: Callable[..., int], photos: Path, folder: Path, small: Image.Image, tmp_path: Path,
+    run: Callable[..., int],
+    photos: Path,
+    folder: Path,
+    small: Image.Image,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """The fourth combination: custom VAE, with and without a pretrained U-Net."""
-    monkeypatch.setattr(compression, "custom_autoencoder", tiny_vae)  # the real one is slow
+    monkeypatch.setattr(space, "custom_autoencoder", tiny_vae)  # the real one is slow
     own = tmp_path / "own.safetensors"
-    common = ["train", "--data", photos, "--val", photos, "--vae", folder, "--pretrained-vae",
-              "--phase", "vae", "--init-from", "bk-sdm", *SMALL]  # fmt: skip
+    common = [
+        "train",
+        "--data",
+        photos,
+        "--val",
+        photos,
+        "--vae",
+        folder,
+        "--pretrained-vae",
+        "--phase",
+        "vae",
+        "--init-from",
+        "bk-sdm",
+        *SMALL,
+    ]
     assert run(*common, "-o", tmp_path / "run", "--max-steps", 2) == 0
     export = ["train", "--export", tmp_path / "run", "--data", photos, "-o", own, "--name", "own"]
     assert run(*export, "--vae", folder) == 2  # it has one

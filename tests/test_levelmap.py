@@ -18,8 +18,8 @@ import bkcodec
 from bkcodec.codec import Codec
 from bkcodec.container import container_from_bytes, container_to_bytes
 from bkcodec.errors import FormatError, UsageError
-from bkcodec.imageio import picture_from_image
-from bkcodec.levelmap import cell_levels, map_shape, read_map, write_map
+from bkcodec.image.reading import picture_from_image
+from bkcodec.prior.levelmap import cell_levels, map_shape, read_map, write_map
 
 OBJECT = np.zeros((7, 9), np.int16)
 OBJECT[2:5, 3:7] = 40

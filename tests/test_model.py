@@ -12,14 +12,15 @@ from safetensors.numpy import save_file
 
 import bkcodec
 from bkcodec import bundle as bundle_module
-from bkcodec.backbone import load_model
 from bkcodec.bundle import Bundle, find_bundle, load_bundle, save_bundle
 from bkcodec.codec import Codec
+from bkcodec.coding.assembly import load_model
 from bkcodec.errors import UnsupportedError
 from bkcodec.models.blocks import interpolate_rows
-from bkcodec.models.compression import BkSdmCompression, ModelConfig
+from bkcodec.models.compression import BkSdmCompression
+from bkcodec.models.config import ModelConfig
 from bkcodec.models.dct import dct_basis
-from bkcodec.models.diffusion import beta_schedule, make_scheduler, philox_noise
+from bkcodec.models.denoising import beta_schedule, make_scheduler, philox_noise
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_nothing_matters_beyond_the_reach(depths: tuple[tuple[int, int], tuple[i
     model = BkSdmCompression(config)
     for parameter in model.parameters():  # no branch is zero any more
         torch.nn.init.normal_(parameter, std=0.3)
-    reach = model.reach
+    reach = model.space.reach(model)
     x = torch.rand(1, 3, 32, 16 * (2 * reach + 4))
     other = x.clone()
     other[..., :16] = 1 - other[..., :16]
@@ -126,7 +127,7 @@ def test_interpolation_hits_the_anchors() -> None:
 
 
 def test_steps_shrink_as_quality_grows(codec: Codec) -> None:
-    steps = np.log(codec.analyser.steps).mean(axis=1)
+    steps = np.log(codec.encoder.steps).mean(axis=1)
     assert (np.diff(steps) < 0).all()
 
 
@@ -151,7 +152,7 @@ def test_the_schedule_in_the_model_is_diffusers(codec: Codec) -> None:
     quality = torch.tensor([0.0, 0.5, 1.0])
     c = codec.model.config
     middle = round((c.t_coarsest + c.t_finest) / 2)
-    assert codec.model.start_timestep(quality).tolist() == [c.t_coarsest, middle, c.t_finest]
+    assert codec.model.denoiser.start(quality).tolist() == [c.t_coarsest, middle, c.t_finest]
 
 
 @pytest.fixture

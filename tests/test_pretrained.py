@@ -17,16 +17,16 @@ from diffusers_models import (
 from PIL import Image
 
 import bkcodec
-from bkcodec import backbone as backbone_module
 from bkcodec.bundle import Bundle, find_bundle, load_bundle
 from bkcodec.codec import Codec
-from bkcodec.config import Backbone, DecodeOptions, EncodeOptions
+from bkcodec.coding import assembly
+from bkcodec.coding.refine import Search, refine
 from bkcodec.container import container_from_bytes
 from bkcodec.errors import UnsupportedError, UsageError
-from bkcodec.models.diffusion import Denoising
-from bkcodec.models.latent import latent_basis
-from bkcodec.models.refine import Search, refine
-from bkcodec.models.sd import SdUNet, placed
+from bkcodec.models.denoising import Denoising
+from bkcodec.models.sd.hyperprior import latent_basis
+from bkcodec.models.sd.parts import SdUNet, placed
+from bkcodec.options import Backbone, DecodeOptions, EncodeOptions
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,7 @@ def test_effort_finds_a_better_start(with_unet: Codec, small: Image.Image) -> No
     assert plain.z == searched.z
     assert searched.timestep is not None or searched.seed
     model = with_unet.model
-    y, _ = with_unet.analyser.analyse(np.asarray(small), 0, keep_y=True)
+    y, _ = with_unet.encoder.analyse(np.asarray(small), 0, keep_y=True)
     assert y is not None
     symbols = with_unet.bundle.prior.level(plain.level).decode(plain.z, *plain.z_shape)
     quality = torch.tensor([plain.level / 200])
@@ -225,9 +225,12 @@ def test_an_unet_that_is_insisted_on(folder: Path, tmp_path: Path) -> None:
 
 
 def test_through_the_command_line(
-    run: Callable[..., int], folder: Path, small: Image.Image, tmp_path: Path,
+    run: Callable[..., int],
+    folder: Path,
+    small: Image.Image,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     small.save(tmp_path / "a.png")
     bkc, out = tmp_path / "a.bkc", tmp_path / "b.png"
     assert run("encode", tmp_path / "a.png", "-m", "bk-sdm", "--bk-sdm", folder, "--effort", 1) == 0
@@ -266,8 +269,8 @@ def test_a_part_goes_where_the_work_is_and_back(monkeypatch: pytest.MonkeyPatch)
 def test_parts_take_turns_on_a_small_gpu(
     monkeypatch: pytest.MonkeyPatch, folder: Path, own_unet: Codec, small: Image.Image
 ) -> None:
-    monkeypatch.setattr(backbone_module, "SMALL_GPU", float("inf"))
-    backbone_module._assemble.cache_clear()
+    monkeypatch.setattr(assembly, "SMALL_GPU", float("inf"))
+    assembly._assemble.cache_clear()
     codec = Codec("bk-sdm", "cuda", Backbone(str(folder)))
     assert next(codec.model.backbone.parameters()).device.type == "cpu"
     data = own_unet.encode(small)

@@ -6,28 +6,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bkcodec.config import LEVELS
+from bkcodec.coding.search import largest
 from bkcodec.errors import TargetError
-from bkcodec.rate import largest_level
+from bkcodec.options import LEVELS
 
 GROWTH = st.lists(st.integers(0, 3000), min_size=LEVELS, max_size=LEVELS)
 
 
 @given(GROWTH, st.integers(1, 300), st.integers(-5, 400_000))
-def test_the_largest_level_that_fits(growth: list[int], smallest: int, limit: int) -> None:
+def test_the_largest_that_fits(growth: list[int], smallest: int, limit: int) -> None:
     sizes = [smallest + sum(growth[1 : level + 1]) for level in range(LEVELS)]
     tried: list[int] = []
 
-    def size_of(level: int) -> int:
+    def code(level: int) -> range:  # something of that length
         tried.append(level)
-        return sizes[level]
+        return range(sizes[level])
 
     fitting = [level for level, size in enumerate(sizes) if size <= limit]
     if fitting:
-        assert largest_level(size_of, limit) == (fitting[-1], sizes[fitting[-1]])
+        assert len(largest(code, limit)) == sizes[fitting[-1]]
     else:
         with pytest.raises(TargetError, match=f"smallest file has {smallest} bytes"):
-            largest_level(size_of, limit)
+            largest(code, limit)
     assert len(tried) == len(set(tried)) <= 14
 
 
@@ -35,11 +35,11 @@ def test_the_largest_level_that_fits(growth: list[int], smallest: int, limit: in
 def test_a_likely_curve_takes_few_tries(limit: int) -> None:
     tried = []
 
-    def size_of(level: int) -> int:  # about that of lite on a photo of 768 x 512
+    def code(level: int) -> range:  # about the size that lite makes of a photo of 768 x 512
         tried.append(level)
-        return int(900 * 2 ** (6.2 * (level / 200) ** 0.93))
+        return range(int(900 * 2 ** (6.2 * (level / 200) ** 0.93)))
 
-    largest_level(size_of, limit)
+    largest(code, limit)
     assert len(tried) <= 6
 
 
@@ -48,15 +48,13 @@ def test_a_deadline_ends_the_search(limit: int, expected: int | None) -> None:
     """The first guess is level 100; one that fits is taken, else the lowest level is tried."""
     tried = []
 
-    def size_of(level: int) -> int:
+    def code(level: int) -> range:
         tried.append(level)
-        return 10 + 2 * level
+        return range(10 + 2 * level)
 
     if expected is None:
         with pytest.raises(TargetError, match="smallest file has 10 bytes"):
-            largest_level(size_of, limit, deadline=0.0)
+            largest(code, limit, deadline=0.0)
     else:
-        level, size = largest_level(size_of, limit, deadline=0.0)
-        assert size == size_of(level) <= limit
-        assert level == expected
+        assert len(largest(code, limit, deadline=0.0)) == 10 + 2 * expected <= limit
     assert set(tried) <= {0, 100}

@@ -8,7 +8,7 @@ import huggingface_hub
 import pytest
 from diffusers_models import save_bk_sdm
 
-from bkcodec import registry
+from bkcodec import backbones
 from bkcodec.errors import BkcError, InputError, UnsupportedError, UsageError
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
@@ -30,7 +30,7 @@ def test_a_recorded_backbone_is_found_and_listed(
     assert run("models", "add", folder, "--name", "mine") == 0
     listed = capsys.readouterr().out.splitlines()
     assert len(listed) == 5 and all(len(line.split()[0]) == 64 for line in listed)
-    assert registry.find_directory("mine") == folder.resolve()
+    assert backbones.find_directory("mine") == folder.resolve()
     assert run("models", "--json") == 0
     output = capsys.readouterr()
     rows = [json.loads(line) for line in output.out.splitlines()]
@@ -43,20 +43,20 @@ def test_a_recorded_backbone_is_found_and_listed(
     assert run("models", "remove", "mine") == 0
     assert run("models", "remove", "mine") == 3
     with pytest.raises(UnsupportedError, match="recorded backbones: none"):
-        registry.find_directory("mine")
+        backbones.find_directory("mine")
 
 
 def test_recording_again_replaces(folder: Path) -> None:
-    registry.add(folder, "mine")
+    backbones.add(folder, "mine")
     (folder / "vae" / "config.json").write_text("{}")
-    registry.add(folder, "mine")
-    assert [e.name for e in registry.registered()] == ["mine"]
-    registry.find_directory("mine")
+    backbones.add(folder, "mine")
+    assert [e.name for e in backbones.registered()] == ["mine"]
+    backbones.find_directory("mine")
 
 
 @pytest.mark.parametrize("change", ["altered", "missing", "new"])
 def test_a_changed_file_is_refused(folder: Path, change: str) -> None:
-    registry.add(folder, "mine")
+    backbones.add(folder, "mine")
     path = folder / "unet" / "diffusion_pytorch_model.safetensors"
     if change == "altered":
         data = bytearray(path.read_bytes())
@@ -67,18 +67,18 @@ def test_a_changed_file_is_refused(folder: Path, change: str) -> None:
     else:
         (folder / "unet" / "more.safetensors").write_bytes(b"")
     with pytest.raises(UnsupportedError, match=r"backbone mine: .*unet/"):
-        registry.find_directory("mine")
+        backbones.find_directory("mine")
     (folder / "readme.txt").write_text("what is not read does not matter")
 
 
 def test_what_cannot_be_recorded(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="letters, digits"):
-        registry.add(folder, "../mine")
+        backbones.add(folder, "../mine")
     with pytest.raises(InputError, match="not a directory"):
-        registry.add(tmp_path / "gone", "mine")
+        backbones.add(tmp_path / "gone", "mine")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no .safetensors"):
-        registry.add(tmp_path / "empty", "mine")
+        backbones.add(tmp_path / "empty", "mine")
 
 
 def test_a_registry_that_cannot_be_written(
@@ -87,23 +87,23 @@ def test_a_registry_that_cannot_be_written(
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("BKCODEC_HOME", str(tmp_path / "file" / "home"))
     with pytest.raises(BkcError, match="backbones.json"):
-        registry.add(folder, "mine")
+        backbones.add(folder, "mine")
 
 
 def test_a_path_needs_no_registry(folder: Path) -> None:
-    registry.registry_file().parent.mkdir()
-    registry.registry_file().write_text("[" * 100_000)
-    assert registry.find_directory(str(folder)) == folder
+    backbones.registry_file().parent.mkdir()
+    backbones.registry_file().write_text("[" * 100_000)
+    assert backbones.find_directory(str(folder)) == folder
     with pytest.raises(UnsupportedError, match="damaged"):
-        registry.find_directory("mine")
+        backbones.find_directory("mine")
 
 
 def test_a_damaged_registry_is_named() -> None:
-    path = registry.registry_file()
+    path = backbones.registry_file()
     path.parent.mkdir()
     path.write_text("[]")
     with pytest.raises(UnsupportedError, match=r"backbones\.json: damaged"):
-        registry.registered()
+        backbones.registered()
 
 
 def test_repositories_need_a_pinned_revision(
@@ -111,7 +111,7 @@ def test_repositories_need_a_pinned_revision(
 ) -> None:
     for source in ("someone/bk-sdm", "someone/bk-sdm@main"):
         with pytest.raises(UsageError, match="pinned revision"):
-            registry.find_directory(source)
+            backbones.find_directory(source)
     asked: list[object] = []
 
     def snapshot(repository: str, revision: str, allow_patterns: list[str]) -> str:
@@ -119,7 +119,7 @@ def test_repositories_need_a_pinned_revision(
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    assert registry.find_directory(f"someone/bk-sdm@{COMMIT}") == tmp_path
+    assert backbones.find_directory(f"someone/bk-sdm@{COMMIT}") == tmp_path
     assert asked[:2] == ["someone/bk-sdm", COMMIT]
     assert "unet/*.safetensors" in asked[2] and not any(".bin" in p for p in asked[2])
 
@@ -128,4 +128,4 @@ def test_repositories_need_a_pinned_revision(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(UnsupportedError, match=r"cannot be fetched \(no network\)"):
-        registry.find_directory(f"someone/bk-sdm@{COMMIT}")
+        backbones.find_directory(f"someone/bk-sdm@{COMMIT}")

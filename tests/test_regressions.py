@@ -22,22 +22,16 @@ from safetensors.numpy import save_file
 
 import bkcodec
 import bkcodec.pillow_plugin
-from bkcodec.backbone import load_model
 from bkcodec.bundle import Bundle, find_bundle, load_bundle
 from bkcodec.codec import Codec
+from bkcodec.coding.assembly import load_model
 from bkcodec.container import Container, container_from_bytes, container_to_bytes
 from bkcodec.errors import FormatError, InputError, LimitError, UnsupportedError
 from bkcodec.files import write_whole
-from bkcodec.imageio import (
-    Picture,
-    alpha_from_png,
-    alpha_to_png,
-    apply_alpha,
-    open_image,
-    picture_from_image,
-    rows_from_picture,
-    save_rows,
-)
+from bkcodec.image.picture import Picture, apply_alpha, rows_from_picture
+from bkcodec.image.reading import alpha_from_png, open_image, picture_from_image
+from bkcodec.image.writing import alpha_to_png, save_rows
+from bkcodec.metadata import Metadata
 from bkcodec.tiling import tile_cells
 
 Run = Callable[..., int]
@@ -75,9 +69,8 @@ def test_extract_does_not_overwrite_its_input(run: Run, here: Path, small: Image
 
 @pytest.mark.parametrize("extension", ["png", "jpg", "webp", "tiff"])
 def test_camera_exif_goes_into_every_format(small: Image.Image, extension: str) -> None:
-    picture = replace(
-        picture_from_image(small), exif=camera_exif().tobytes().removeprefix(b"Exif\0\0")
-    )
+    exif = camera_exif().tobytes().removeprefix(b"Exif\0\0")
+    picture = replace(picture_from_image(small), metadata=Metadata(exif=exif))
     out = io.BytesIO()
     save_rows(rows_from_picture(picture), out, extension)
     with Image.open(io.BytesIO(out.getvalue())) as image:
@@ -105,14 +98,17 @@ def test_timesteps_beyond_the_schedule_are_refused(bkc: bytes) -> None:
 
 @pytest.mark.parametrize(
     "xmp",
-    [b'<x tiff:Orientation="6"/>', b"<tiff:Orientation>6</tiff:Orientation>",
-     b"<x tiff:Orientation = '6' />"],
-)  # fmt: skip
+    [
+        b'<x tiff:Orientation="6"/>',
+        b"<tiff:Orientation>6</tiff:Orientation>",
+        b"<x tiff:Orientation = '6' />",
+    ],
+)
 def test_orientation_in_xmp_is_reset_too(xmp: bytes) -> None:
     image = Image.new("RGB", (4, 2))
     image.info["xmp"] = xmp
     picture = picture_from_image(image)
-    assert picture.xmp == xmp.replace(b"6", b"1")
+    assert picture.metadata.xmp == xmp.replace(b"6", b"1")
 
 
 def test_turning_upright_changes_two_bytes_of_exif(small: Image.Image) -> None:
@@ -122,9 +118,9 @@ def test_turning_upright_changes_two_bytes_of_exif(small: Image.Image) -> None:
     image.info["exif"] = block + b"maker notes at fixed offsets"
     picture = picture_from_image(image)
     assert picture.size == (small.height, small.width)
-    assert picture.exif is not None
-    changed = [a != b for a, b in zip(block[6:], picture.exif, strict=False)]
-    assert sum(changed) == 1 and picture.exif.endswith(b"maker notes at fixed offsets")
+    assert picture.metadata.exif is not None
+    changed = [a != b for a, b in zip(block[6:], picture.metadata.exif, strict=False)]
+    assert sum(changed) == 1 and picture.metadata.exif.endswith(b"maker notes at fixed offsets")
 
 
 def test_an_orientation_of_another_integer_type_is_reset_too() -> None:
@@ -133,7 +129,7 @@ def test_an_orientation_of_another_integer_type_is_reset_too() -> None:
     image.info["exif"] = b"MM\0*" + struct.pack(">IH", 8, 1) + entry + bytes(4)
     picture = picture_from_image(image)
     assert picture.size == (2, 4)
-    assert picture.exif == image.info["exif"].replace(entry, entry[:-1] + b"\x01")
+    assert picture.metadata.exif == image.info["exif"].replace(entry, entry[:-1] + b"\x01")
 
 
 def test_huge_metadata_is_refused_by_the_encoder(small: Image.Image, codec: Codec) -> None:
@@ -149,16 +145,17 @@ def test_metadata_of_a_plain_tiff_is_kept(small: Image.Image) -> None:
     out = io.BytesIO()
     small.save(out, "TIFF", tiffinfo={271: "Camera", 315: "Artist"})
     picture = picture_from_image(open_image(io.BytesIO(out.getvalue())))
-    assert picture.exif is not None
+    assert picture.metadata.exif is not None
     kept = Image.Exif()
-    kept.load(picture.exif)
+    kept.load(picture.metadata.exif)
     assert dict(kept) == {271: "Camera", 315: "Artist"}
 
 
 def test_grey_profile_goes_when_grey_becomes_colour() -> None:
-    grey = Picture(np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1), np.uint8), True, b"grey profile")
-    assert apply_alpha(grey, "red").icc is None
-    assert apply_alpha(grey, "white").icc == b"grey profile"
+    pixels, profile = np.zeros((1, 1, 3), np.uint8), Metadata(b"grey profile")
+    grey = Picture(pixels, np.zeros((1, 1), np.uint8), True, profile)
+    assert apply_alpha(grey, "red").metadata.icc is None
+    assert apply_alpha(grey, "white").metadata.icc == b"grey profile"
 
 
 def test_no_helper_programs_run_on_input() -> None:
@@ -185,18 +182,21 @@ def test_a_missing_file_does_not_stop_a_batch(run: Run, here: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (["encode", "n" * 300], 1), (["encode", "one.png", "-o", "loop.bkc"], 1),
+        (["encode", "n" * 300], 1),
+        (["encode", "one.png", "-o", "loop.bkc"], 1),
         (["encode", "one.png", "--target-size", "inf"], 2),
         (["encode", "one.png", "--target-size", "5Mk"], 2),
-        (["encode", "one.png", "--target-bpp", "inf"], 2), (["encode", ""], 3),
-        (["encode", "one.png", "-o", "-", "-f"], 2), (["encode", "one.png", "-r"], 2),
+        (["encode", "one.png", "--target-bpp", "inf"], 2),
+        (["encode", ""], 3),
+        (["encode", "one.png", "-o", "-", "-f"], 2),
+        (["encode", "one.png", "-r"], 2),
         (["encode", "one.png", "one.png", "-o", "x/", "--alpha", "none"], 2),
         (["encode", "one.png", "--dry-run", "--keep-mtime"], 2),
         (["encode", "one.png", "-o", "one.png/x.bkc", "-f"], 1),
         (["decode", "one.png", "-o", "x.png", "--realism", "nan"], 2),
         (["info", "one.png", "-f"], 2),
     ],
-)  # fmt: skip
+)
 def test_odd_arguments(
     run: Run, here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int
 ) -> None:
@@ -216,9 +216,20 @@ def test_a_full_standard_output_is_one_line(bkc: bytes, here: Path) -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    ["stride text", "stride 17", "nested", "parts", "levels", "channels", "float lengths",
-     "flat low", "nan step", "nan weight", "model type"],
-)  # fmt: skip
+    [
+        "stride text",
+        "stride 17",
+        "nested",
+        "parts",
+        "levels",
+        "channels",
+        "float lengths",
+        "flat low",
+        "nan step",
+        "nan weight",
+        "model type",
+    ],
+)
 def test_hostile_bundles(tmp_path: Path, fault: str) -> None:
 
     lite: Bundle = load_bundle(find_bundle("lite"))
@@ -226,17 +237,25 @@ def test_hostile_bundles(tmp_path: Path, fault: str) -> None:
     first = lite.prior.first  # type: ignore[union-attr]
     tables = {k: getattr(first, k) for k in ("lengths", "low", "weights")}
     changes: dict[str, dict[str, object]] = {
-        "stride text": {"stride": "16"}, "stride 17": {"stride": 17}, "parts": {"parts": None},
+        "stride text": {"stride": "16"},
+        "stride 17": {"stride": 17},
+        "parts": {"parts": None},
         "model type": {"model": {**header["model"], "M": "many"}},
-    }  # fmt: skip
+    }
     header |= changes.get(fault, {})
     if fault == "levels":
         n = int(tables["lengths"][:5].sum())
-        tables = {"lengths": tables["lengths"][:5], "low": tables["low"][:5],
-                  "weights": tables["weights"][:n]}  # fmt: skip
+        tables = {
+            "lengths": tables["lengths"][:5],
+            "low": tables["low"][:5],
+            "weights": tables["weights"][:n],
+        }
     if fault == "channels":
-        tables = {"lengths": np.ones((201, 3), np.uint16), "low": np.zeros((201, 3), np.int16),
-                  "weights": np.zeros(603, np.uint16)}  # fmt: skip
+        tables = {
+            "lengths": np.ones((201, 3), np.uint16),
+            "low": np.zeros((201, 3), np.int16),
+            "weights": np.zeros(603, np.uint16),
+        }
     if fault == "float lengths":
         tables["lengths"] = tables["lengths"].astype(np.float32)
     if fault == "flat low":
@@ -327,7 +346,8 @@ def test_tags_that_pillow_reads_but_cannot_write_are_left_out_of_tiff() -> None:
     interoperability.get_ifd(0x8769)[0x9003] = "2020:01:02 03:04:05"
     interoperability.get_ifd(0x8769)[0xA005] = 68
     for block, kept in ((odd, None), (interoperability.tobytes()[6:], "Camera")):
-        picture, out = Picture(np.zeros((4, 4, 3), np.uint8), exif=block), io.BytesIO()
+        out = io.BytesIO()
+        picture = Picture(np.zeros((4, 4, 3), np.uint8), metadata=Metadata(exif=block))
         save_rows(rows_from_picture(picture), out, "tiff")
         with Image.open(io.BytesIO(out.getvalue())) as image:
             exif = image.getexif()
@@ -340,14 +360,15 @@ def test_an_orientation_of_an_odd_type_becomes_a_short(kind: int) -> None:
     image = Image.new("RGB", (4, 2))
     image.info["exif"] = exif_with(0x0112, kind, value)
     picture = picture_from_image(image)
-    assert picture.exif == exif_with(0x0112, 3, b"\1\0\0\0")
+    assert picture.metadata.exif == exif_with(0x0112, 3, b"\1\0\0\0")
 
 
 def test_a_profile_of_many_megabytes_goes_through_png(run: Run, here: Path) -> None:
     profile = os.urandom(1_500_000)
-    picture, out = Picture(np.zeros((4, 4, 3), np.uint8), icc=profile), io.BytesIO()
+    out = io.BytesIO()
+    picture = Picture(np.zeros((4, 4, 3), np.uint8), metadata=Metadata(icc=profile))
     save_rows(rows_from_picture(picture), out, "png")
-    assert picture_from_image(open_image(io.BytesIO(out.getvalue()))).icc == profile
+    assert picture_from_image(open_image(io.BytesIO(out.getvalue()))).metadata.icc == profile
 
 
 def test_palettes_with_alpha_keep_it() -> None:
@@ -360,9 +381,9 @@ def test_palettes_with_alpha_keep_it() -> None:
 
 def test_small_files_are_read_in_little_memory(here: Path) -> None:
     code = (
-        "import resource; from pathlib import Path; from bkcodec.files import Job, read_input\n"
+        "import resource; from pathlib import Path; from bkcodec.files import read_whole\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2**28, 2**28))\n"
-        "read_input(Job(Path('one.png'), None), 2**30)\n"
+        "read_whole(Path('one.png'), 2**30)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -374,9 +395,10 @@ def test_pillows_limit_returns_before_an_alpha_plane_is_decoded(
     data = alpha_to_png(np.zeros((4, 4), np.uint8))
     load = Image.Image.tobytes
     monkeypatch.setattr(
-        Image.Image, "tobytes",
+        Image.Image,
+        "tobytes",
         lambda *a, **k: seen.append(Image.MAX_IMAGE_PIXELS) or load(*a, **k),
-    )  # fmt: skip
+    )
     assert alpha_from_png(data, (4, 4)).shape == (4, 4)
     assert seen and None not in seen
 

@@ -13,8 +13,15 @@ from conftest import fresh
 from PIL import Image
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",
-         "--disable-component-update", "--no-first-run", "--disable-quic"]  # fmt: skip
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-sync",
+    "--disable-component-update",
+    "--no-first-run",
+    "--disable-quic",
+]
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs the program chromium on PATH")
 
@@ -29,8 +36,20 @@ def report(lake: Image.Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (photos / "broken.png").write_bytes(b"no photo")
     curve = folder / "paper.json"
     curve.write_text('{"name": "paper", "results": {"bpp": [0.2, 0.4], "psnr-rgb": [30, 32]}}')
-    done = fresh("bench", photos, "-o", folder / "out", "-q", "10,30,50,80", "--repetitions", "1",
-                 "--peers", "jpeg,webp,jpeg2000", "--overlay", curve)  # fmt: skip
+    done = fresh(
+        "bench",
+        photos,
+        "-o",
+        folder / "out",
+        "-q",
+        "10,30,50,80",
+        "--repetitions",
+        "1",
+        "--peers",
+        "jpeg,webp,jpeg2000",
+        "--overlay",
+        curve,
+    )
     assert done.returncode == 0, done.stderr
     return folder / "out" / "report.html"
 

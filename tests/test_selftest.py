@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bkcodec import selftest
+from bkcodec.commands import selftest
 
 Run = Callable[..., int]
 

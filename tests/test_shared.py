@@ -16,10 +16,10 @@ from conftest import fresh, psnr, shared
 from PIL import Image, ImageOps
 
 from bkcodec.codec import Codec
-from bkcodec.config import Backbone, DecodeOptions, EncodeOptions
 from bkcodec.errors import BkcError, InputError, LimitError
-from bkcodec.imageio import open_image, picture_from_image
-from bkcodec.lpips import Lpips
+from bkcodec.image.reading import open_image, picture_from_image
+from bkcodec.models.lpips import Lpips
+from bkcodec.options import Backbone, DecodeOptions, EncodeOptions
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared]
 
@@ -39,9 +39,9 @@ def test_all_kodak_photos_through_fresh_processes(tmp_path: Path) -> None:
 def test_bytes_grow_with_every_step_of_quality_on_kodak(codec: Codec) -> None:
     for path in sorted(shared("kodak").glob("*.png"))[::4]:
         with Image.open(path) as image:
-            z = codec.analyser.analyse(np.asarray(image.convert("RGB")), None)[1]
+            z = codec.encoder.analyse(np.asarray(image.convert("RGB")), None)[1]
         sizes = [
-            len(codec.bundle.prior.level(level).encode(codec.analyser.quantise(z, level))[0])
+            len(codec.bundle.prior.level(level).encode(codec.encoder.quantise(z, level))[0])
             for level in range(0, 201, 2)
         ]
         assert sizes == sorted(set(sizes)), path.name

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from bkcodec import streaming
 from bkcodec.errors import InputError
-from bkcodec.imageio import image_from_rows, save_rows
-from bkcodec.streaming import CHANNELS, Rows, whole, write_tiff
+from bkcodec.image import picture, writing
+from bkcodec.image.picture import CHANNELS, Rows, image_from_rows
+from bkcodec.image.writing import save_rows, write_tiff
+from bkcodec.metadata import Metadata
 
 SHAPES = {"L": (61, 47), "LA": (1, 300), "RGB": (123, 45), "RGBA": (64, 1)}
 
@@ -35,7 +36,13 @@ def banded(pixels: np.ndarray, heights: tuple[int, ...]) -> Iterator[np.ndarray]
 
 
 def rows_of(pixels: np.ndarray, mode: str, heights: tuple[int, ...]) -> Rows:
-    return Rows(pixels.shape[1], len(pixels), mode, banded(pixels, heights), b"profile", None, None)
+    return Rows(pixels.shape[1], len(pixels), mode, banded(pixels, heights), Metadata(b"profile"))
+
+
+def few_rows(monkeypatch: pytest.MonkeyPatch, n_bytes: int) -> None:
+    """Have bands of so few bytes written at once."""
+    for module in (picture, writing):
+        monkeypatch.setattr(module, "BAND_BYTES", n_bytes)
 
 
 @pytest.mark.parametrize("heights", [(1000,), (1,), (3, 1, 7)])
@@ -44,7 +51,7 @@ def rows_of(pixels: np.ndarray, mode: str, heights: tuple[int, ...]) -> Rows:
 def test_pixels_come_back(
     extension: str, mode: str, heights: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "_BAND_BYTES", 500)  # many chunks and strips
+    few_rows(monkeypatch, 500)  # many chunks and strips
     pixels, out = pixels_of(mode), io.BytesIO()
     save_rows(rows_of(pixels, mode, heights), out, extension)
     with Image.open(io.BytesIO(out.getvalue())) as image:
@@ -55,7 +62,7 @@ def test_pixels_come_back(
 
 @pytest.mark.parametrize("extension", ["ppm", "png", "tiff", "jpg", "webp"])
 def test_bands_do_not_matter(extension: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "_BAND_BYTES", 700)
+    few_rows(monkeypatch, 700)
     pixels, files = pixels_of("RGB"), set()
     for heights in ((1000,), (2, 5)):
         out = io.BytesIO()
@@ -73,8 +80,8 @@ def test_a_photo_is_no_larger_than_pillows(lake: Image.Image) -> None:
 
 
 def test_a_tiff_beyond_4_gib_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming.zlib, "compress", lambda _: Huge(b""))
-    monkeypatch.setattr(streaming, "_BAND_BYTES", 3 * 45)
+    monkeypatch.setattr(writing.zlib, "compress", lambda _: Huge(b""))
+    few_rows(monkeypatch, 3 * 45)
     with pytest.raises(InputError, match="cannot be written as TIFF"):
         save_rows(rows_of(pixels_of("RGB"), "RGB", (1,)), io.BytesIO(), "tiff")
 
@@ -88,15 +95,13 @@ class Huge(bytes):
 
 def test_a_directory_of_another_size_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = iter([100, 102])
-    monkeypatch.setattr(
-        TiffImagePlugin.ImageFileDirectory_v2, "save", lambda *_: next(sizes)
-    )  # fmt: skip
+    monkeypatch.setattr(TiffImagePlugin.ImageFileDirectory_v2, "save", lambda *_: next(sizes))
     with pytest.raises(ValueError, match="changed its size"):
         write_tiff(rows_of(pixels_of("L"), "L", (9,)), io.BytesIO())
 
 
 def test_rows_become_an_image_and_an_array() -> None:
     pixels = pixels_of("LA")
-    assert np.array_equal(whole(rows_of(pixels, "LA", (4,))), pixels)
+    assert np.array_equal(rows_of(pixels, "LA", (4,)).whole(), pixels)
     image = image_from_rows(rows_of(pixels, "LA", (4,)))
     assert image.mode == "LA" and image.info == {"icc_profile": b"profile"}

@@ -15,10 +15,29 @@ from conftest import ROOT
 from bkcodec import bundle
 from bkcodec.errors import UnsupportedError
 
-MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal",
-           "yaml"}  # fmt: skip
-CALLS = {"eval", "exec", "compile", "__import__", "torch.load", "torch.jit.load", "torch.hub.load",
-         "np.load", "numpy.load", "torch.package"}  # fmt: skip
+MODULES = {
+    "pickle",
+    "cPickle",
+    "_pickle",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "shelve",
+    "marshal",
+    "yaml",
+}
+CALLS = {
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+    "torch.load",
+    "torch.jit.load",
+    "torch.hub.load",
+    "np.load",
+    "numpy.load",
+    "torch.package",
+}
 # Stops the program where anything of a pickle is looked up; says so at the end where nothing was.
 HOOK = """
 import sys
@@ -43,8 +62,9 @@ def test_no_source_unpickles_or_evaluates(path: Path) -> None:
             assert (node.module or "").split(".")[0] not in MODULES
         elif isinstance(node, ast.Call):
             assert ast.unparse(node.func) not in CALLS
-            assert not any(keyword.arg in ("allow_pickle", "trust_remote_code")
-                           for keyword in node.keywords)  # fmt: skip
+            assert not any(
+                keyword.arg in ("allow_pickle", "trust_remote_code") for keyword in node.keywords
+            )
 
 
 def hooked(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -60,15 +80,37 @@ def test_the_hook_works(tmp_path: Path) -> None:
 
 def test_no_command_unpickles(tmp_path: Path) -> None:
     photo, file = ROOT / "tests" / "samples" / "lake.png", tmp_path / "lake.bkc"
-    run = ("train", "--data", photo.parent, "--val", photo.parent, "-o", tmp_path / "run",
-           "--save-steps", 1, "--N", 8, "--M", 16, "--batch-size", 1, "--image-size", 176,
-           "--device", "cpu")  # fmt: skip
+    run = (
+        "train",
+        "--data",
+        photo.parent,
+        "--val",
+        photo.parent,
+        "-o",
+        tmp_path / "run",
+        "--save-steps",
+        1,
+        "--N",
+        8,
+        "--M",
+        16,
+        "--batch-size",
+        1,
+        "--image-size",
+        176,
+        "--device",
+        "cpu",
+    )
     commands: tuple[tuple[object, ...], ...] = (
-        ("encode", photo, "-o", file, "--target-size", "4k"), ("decode", file, "--steps", 2),
-        ("info", file, "--verify"), ("models",), ("selftest",),
+        ("encode", photo, "-o", file, "--target-size", "4k"),
+        ("decode", file, "--steps", 2),
+        ("info", file, "--verify"),
+        ("models",),
+        ("selftest",),
         ("bench", photo, "-o", tmp_path / "bench", "-q", 50, "--peers", "jpeg"),
-        (*run, "--max-steps", 1), (*run, "--max-steps", 2, "--resume"),
-    )  # fmt: skip
+        (*run, "--max-steps", 1),
+        (*run, "--max-steps", 2, "--resume"),
+    )
     for arguments in commands:
         done = hooked(*arguments)
         assert done.returncode == 0, done.stderr[-2000:]

@@ -22,18 +22,18 @@ from PIL import Image
 import bkcodec
 from bkcodec.bundle import load_bundle
 from bkcodec.codec import Codec
+from bkcodec.commands.values import pair
 from bkcodec.errors import InputError
-from bkcodec.lpips import Lpips
-from bkcodec.models.compression import ModelConfig
-from bkcodec.options import pair
-from bkcodec.tables import integer_weights
-from bkcodec.train import loop
-from bkcodec.train import run as run_module
+from bkcodec.models.config import ModelConfig
+from bkcodec.models.lpips import Lpips
+from bkcodec.prior.build import integer_weights
+from bkcodec.train import start
 from bkcodec.train.checkpoint import load_run
-from bkcodec.train.context import ContextNetwork
 from bkcodec.train.data import Photos
+from bkcodec.train.objectives.joint import JointObjective
 from bkcodec.train.options import TrainOptions
-from bkcodec.train.prior import ContinuousPrior
+from bkcodec.train.prior.density import ContinuousPrior
+from bkcodec.train.prior.network import ContextNetwork
 
 pytestmark = pytest.mark.usefixtures("few_prior_steps", "fresh_accelerator")
 
@@ -85,14 +85,33 @@ def test_killed_and_resumed_is_the_run_that_was_not_killed(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train(whole, 6, "--save-steps", "2") == 0
     code = (
-        "import sys\nfrom bkcodec import cli\nfrom bkcodec.train import loop\n"
-        "loop.PRIOR_STEPS, loop.REPORT_STEPS, loop.MEASURED_BATCHES = 60, 1, 2\ncli.run()\n"
+        "import sys\nfrom bkcodec import cli\nfrom bkcodec.train import start, trainer\n"
+        "start.PRIOR_STEPS, trainer.REPORT_STEPS, start.MEASURED_BATCHES = 60, 1, 2\n"
+        "cli.run()\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "train", "--data", photos, "--val", photos, "-o", parts,
-         "--device", "cpu", "--max-steps", "6", "--save-steps", "2", *SMALL, *SIZES],
+        [
+            sys.executable,
+            "-c",
+            code,
+            "train",
+            "--data",
+            photos,
+            "--val",
+            photos,
+            "-o",
+            parts,
+            "--device",
+            "cpu",
+            "--max-steps",
+            "6",
+            "--save-steps",
+            "2",
+            *SMALL,
+            *SIZES,
+        ],
         stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     deadline = time.monotonic() + 120
     while not list(parts.glob("checkpoint_*.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -111,19 +130,26 @@ def test_killed_and_resumed_is_the_run_that_was_not_killed(
 
 @pytest.mark.parametrize(
     ("error", "code", "message"),
-    [(None, 1, "the loss is not finite"),
-     (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 6, "Lower --batch-size")],
-)  # fmt: skip
+    [
+        (None, 1, "the loss is not finite"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 6, "Lower --batch-size"),
+    ],
+)
 def test_trouble_in_a_step_is_one_clear_line(
-    train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str], error: Exception | None, code: int, message: str,
-) -> None:  # fmt: skip
+    train: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception | None,
+    code: int,
+    message: str,
+) -> None:
     def forward(*_: object) -> object:
         if error is not None:
             raise error
         return torch.tensor(math.nan), {}
 
-    monkeypatch.setattr(loop.Objective, "forward", forward)
+    monkeypatch.setattr(JointObjective, "forward", forward)
     assert train(tmp_path / "run", 3) == code
     (line,) = [text for text in capsys.readouterr().err.splitlines() if "error:" in text]
     assert message in line
@@ -172,9 +198,13 @@ def test_a_config_file_and_epochs(
 
 
 def test_learn_export_and_use(
-    train: Callable[..., int], run: Callable[..., int], photos: Path, tmp_path: Path,
-    lake: Image.Image, lpips_file: Path,
-) -> None:  # fmt: skip
+    train: Callable[..., int],
+    run: Callable[..., int],
+    photos: Path,
+    tmp_path: Path,
+    lake: Image.Image,
+    lpips_file: Path,
+) -> None:
     folder = tmp_path / "run"
     assert train(folder, 40, "--lr", "2e-3", "--save-steps", "10") == 0
     lines = (folder / "training.log").read_text().splitlines()
@@ -212,22 +242,36 @@ def exported_rate_is_that_of_training(folder: Path, codec: Codec, lake: Image.Im
     options = TrainOptions(**json.loads((folder / "run.json").read_text())["options"])
     prior = ContextNetwork(options.context(32), ModelConfig().anchors)
     prior.load_state_dict(load_run(folder)[1]["prior"])
-    z = codec.analyser.analyse(np.asarray(lake), 0)[1]
+    z = codec.encoder.analyse(np.asarray(lake), 0)[1]
     for level in (80, 160):
-        step = torch.from_numpy(codec.analyser.steps[level])[None, :, None, None]
-        data, symbols = codec.bundle.prior.level(level).encode(codec.analyser.quantise(z, level))
+        step = torch.from_numpy(codec.encoder.steps[level])[None, :, None, None]
+        data, symbols = codec.bundle.prior.level(level).encode(codec.encoder.quantise(z, level))
         whole = torch.from_numpy(symbols).float()[None]
         learned = prior.bits(whole * step, whole, step, torch.tensor([level / 200])).sum().item()
         assert 8 * len(data) < 1.01 * learned + 64  # counted tables may only be better
 
 
 def texture_phase_keeps_files(
-    train: Callable[..., int], run: Callable[..., int], photos: Path, tmp_path: Path, path: Path,
+    train: Callable[..., int],
+    run: Callable[..., int],
+    photos: Path,
+    tmp_path: Path,
+    path: Path,
     lpips_file: Path,
-) -> None:  # fmt: skip
+) -> None:
     folder, textured = tmp_path / "texture", tmp_path / "textured.safetensors"
-    more = ("--phase", "texture", "--lpips", lpips_file, "--lpips-weight", "1",
-            "--adversarial-weight", "0.1", "--init-from", path)  # fmt: skip
+    more = (
+        "--phase",
+        "texture",
+        "--lpips",
+        lpips_file,
+        "--lpips-weight",
+        "1",
+        "--adversarial-weight",
+        "0.1",
+        "--init-from",
+        path,
+    )
     assert train(folder, 3, *more) == 0
     assert "lpips-sq" in (folder / "training.log").read_text()
     assert run("train", "--export", folder, "--data", photos, "-o", textured) == 0
@@ -259,7 +303,7 @@ def test_starting_from_a_run_and_the_prior_phase(
     assert run("train", "--export", second, "--data", photos, "-o", bundle) == 0
     assert load_bundle(bundle).prior.phases[:2] == [4, 4]
     with pytest.raises(InputError, match="not a run's folder"):
-        run_module.load_init(str(tmp_path))
+        start.load_init(str(tmp_path))
 
     grown = tmp_path / "grown"
     more = ("--init-from", bundle, "--context-phases", "4", "--encoder-depths", "4,4")
@@ -309,9 +353,27 @@ def test_weights_of_equal_shares_are_equal() -> None:
 @pytest.mark.slow
 def test_two_processes(photos: Path, tmp_path: Path) -> None:
     """As a launcher starts them: each its own crops, one folder, one result."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
-               "-m", "bkcodec.train", "--data", photos, "--val", photos, "-o", tmp_path / "run",
-               "--device", "cpu", "--max-steps", "3", *SMALL, *SIZES]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "bkcodec.train",
+        "--data",
+        photos,
+        "--val",
+        photos,
+        "-o",
+        tmp_path / "run",
+        "--device",
+        "cpu",
+        "--max-steps",
+        "3",
+        *SMALL,
+        *SIZES,
+    ]
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "2 processes" in (tmp_path / "run" / "training.log").read_text()

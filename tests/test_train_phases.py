@@ -19,17 +19,19 @@ from test_context import CHANNELS, Steps, draw, integer_prior, random_network
 
 from bkcodec.bundle import load_bundle
 from bkcodec.codec import Codec
-from bkcodec.config import LEVELS
 from bkcodec.models.blocks import SIGNED, UNSIGNED, WEIGHT_MAX, Conv
-from bkcodec.models.compression import BkSdmCompression, ModelConfig
-from bkcodec.train.context import ContextConfig, ContextNetwork, spread_phases
+from bkcodec.models.compression import BkSdmCompression
+from bkcodec.models.config import ModelConfig
+from bkcodec.options import MAX_LEVEL
 from bkcodec.train.data import Photos
-from bkcodec.train.losses import Objective
+from bkcodec.train.grids import measure_grids
+from bkcodec.train.grow import take_over
+from bkcodec.train.objectives.joint import JointObjective
+from bkcodec.train.objectives.similarity import ms_ssim
 from bkcodec.train.options import TrainOptions
-from bkcodec.train.quality import MAP_SHARE, draw_qualities
-from bkcodec.train.run import load_init
-from bkcodec.train.similarity import ms_ssim
-from bkcodec.train.start import measure_grids, take_over
+from bkcodec.train.positions import MAP_SHARE, draw_positions
+from bkcodec.train.prior.network import ContextConfig, ContextNetwork, spread_phases
+from bkcodec.train.start import load_init
 
 TINY = ModelConfig(N=16, M=32)
 
@@ -55,8 +57,8 @@ def test_ms_ssim_is_that_of_the_library(size: tuple[int, int]) -> None:
 
 
 def test_qualities_of_batches() -> None:
-    drawn = [draw_qualities(8, 12, 11, torch.Generator().manual_seed(i)) for i in range(200)]
-    assert torch.equal(drawn[7], draw_qualities(8, 12, 11, torch.Generator().manual_seed(7)))
+    drawn = [draw_positions(8, 12, 11, torch.Generator().manual_seed(i)) for i in range(200)]
+    assert torch.equal(drawn[7], draw_positions(8, 12, 11, torch.Generator().manual_seed(7)))
     maps = [quality for quality in drawn if quality.ndim == 3]
     assert abs(len(maps) / len(drawn) - MAP_SHARE) < 0.1
     for quality in maps:
@@ -74,7 +76,7 @@ def test_the_prior_agrees_with_its_integers_on_a_level_map() -> None:
     prior = integer_prior(network)
     z, levels = draw(5, 40, 44), np.full((40, 44), 60, np.uint8)
     levels[8:28, 16:40], levels[32:] = 180, 20
-    quality = torch.from_numpy(levels)[None] / (LEVELS - 1)
+    quality = torch.from_numpy(levels)[None] / MAX_LEVEL
     step = (0.8 * 0.1**quality)[:, None].expand(-1, CHANNELS, -1, -1)  # as Steps has it
     coder = prior.at(levels)
     data, coded = coder.encode((z / step[0]).round().numpy())
@@ -194,13 +196,15 @@ def test_the_learning_rate_of_an_open_run_falls_at_its_end() -> None:
 
 
 def test_a_gradient_that_is_not_finite_takes_no_step(
-    train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    train: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    objective, bad = Objective.forward, {1, 2}
+) -> None:
+    objective, bad = JointObjective.forward, {1, 2}
     calls: list[int] = []
 
-    def forward(self: Objective, x: torch.Tensor, generator: torch.Generator) -> object:
+    def forward(self: JointObjective, x: torch.Tensor, generator: torch.Generator) -> object:
         loss, stats = objective(self, x, generator)
         calls.append(len(calls))
         if calls[-1] in bad:
@@ -208,7 +212,7 @@ def test_a_gradient_that_is_not_finite_takes_no_step(
             loss = loss + torch.sqrt((weight.sum() - weight.sum().detach()).abs())  # slope: inf
         return loss, stats
 
-    monkeypatch.setattr(Objective, "forward", forward)
+    monkeypatch.setattr(JointObjective, "forward", forward)
     assert train(tmp_path / "run", 4, "--save-steps", "1") == 0
     text = (tmp_path / "run" / "training.log").read_text()
     assert text.count("the gradient is not finite") == 2
@@ -221,9 +225,12 @@ def test_a_gradient_that_is_not_finite_takes_no_step(
 
 
 def test_from_joint_to_a_bundle_for_integers(
-    train: Callable[..., int], run: Callable[..., int], photos: Path, tmp_path: Path,
+    train: Callable[..., int],
+    run: Callable[..., int],
+    photos: Path,
+    tmp_path: Path,
     lake: Image.Image,
-) -> None:  # fmt: skip
+) -> None:
     """Joint, quantise and decoder phase; a run that goes on has its grids again."""
     joint, grids = tmp_path / "joint", tmp_path / "grids"
     assert train(joint, 2, "--context-phases", "7", "--rendered", "0.5") == 0
@@ -317,11 +324,30 @@ def test_a_start_settles_the_phases_of_the_prior() -> None:
 def test_all_stages_of_lite(photos: Path, tmp_path: Path, lpips_file: Path) -> None:
     """The plan that ships, in tiny; the same command again finds nothing left to do."""
     command = [
-        sys.executable, ROOT / "scripts" / "train_lite.py", ROOT / "scripts" / "lite.toml",
-        tmp_path / "runs", "--data", photos, "--val", photos, "--lpips", lpips_file, "--",
-        "--max-steps", "1", "--batch-size", "1", "--image-size", "176", "--precision", "no",
-        "--diffusion-steps", "2", "--device", "cpu",
-    ]  # fmt: skip
+        sys.executable,
+        ROOT / "scripts" / "train_lite.py",
+        ROOT / "scripts" / "lite.toml",
+        tmp_path / "runs",
+        "--data",
+        photos,
+        "--val",
+        photos,
+        "--lpips",
+        lpips_file,
+        "--",
+        "--max-steps",
+        "1",
+        "--batch-size",
+        "1",
+        "--image-size",
+        "176",
+        "--precision",
+        "no",
+        "--diffusion-steps",
+        "2",
+        "--device",
+        "cpu",
+    ]
     for _ in range(2):
         done = subprocess.run([str(c) for c in command], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]

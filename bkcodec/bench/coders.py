@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import struct
 from typing import Any, Protocol
 
 from PIL import Image
 
-from bkcodec.bench.candidates import PILLOW, Candidate
+from bkcodec.bench.codecs import PILLOW, Candidate
+from bkcodec.inspection import read_symbols, symbols_sha256
 
 Digest = str | None  # SHA-256 of the symbols, where a codec lets us see them
 
@@ -46,12 +46,12 @@ class BundleCoder:
 
     def encode(self, image: Image.Image, quality: float) -> tuple[bytes, Digest]:
         """See ``Coder``."""
-        from bkcodec.config import EncodeOptions
-        from bkcodec.imageio import picture_from_image
+        from bkcodec.image.reading import picture_from_image
+        from bkcodec.options import EncodeOptions
 
         options = EncodeOptions(quality=quality)
         encoded = self.codec.encode_picture(picture_from_image(image), options)
-        return encoded.data, _digest(encoded.symbols)
+        return encoded.data, symbols_sha256(encoded.symbols)
 
     def decode(self, data: bytes, quality: float) -> Image.Image:
         """See ``Coder``; the file says its quality itself."""
@@ -61,15 +61,9 @@ class BundleCoder:
     def digest(self, data: bytes) -> Digest:
         """See ``Coder``."""
         from bkcodec.container import container_from_bytes
-        from bkcodec.levelmap import levels_of
 
-        container = container_from_bytes(data)
-        coder = self.codec.bundle.prior.at(levels_of(container))
-        return _digest(coder.decode(container.z, *container.z_shape))
-
-
-def _digest(symbols: Any) -> str:
-    return hashlib.sha256(symbols.astype("<i2").tobytes()).hexdigest()
+        _, symbols = read_symbols(container_from_bytes(data), self.codec.bundle)
+        return symbols_sha256(symbols)
 
 
 class Ceiling:
@@ -90,7 +84,7 @@ class Ceiling:
         rows, columns = x.shape[2] // stride, x.shape[3] // stride
         side = tile_cells(None, image.width, image.height, stride)
         with torch.inference_mode():
-            for window in windows(rows, columns, side, 2 * (model.reach or 0)):
+            for window in windows(rows, columns, side, 2 * (model.space.reach(model) or 0)):
                 part = x[(..., *scaled(window.outer, stride))].to(self.codec.device)
                 y = model.vae.encode(part) / model.y_std
                 x_hat = model.reconstruct(y, (part.shape[2], part.shape[3])).cpu()

@@ -10,7 +10,7 @@ from PIL import Image
 
 from bkcodec.errors import BkcError, InputError
 from bkcodec.files import IMAGE_SUFFIXES
-from bkcodec.imageio import open_image, picture_from_image
+from bkcodec.image.reading import open_image, picture_from_image
 
 RUN = "run.json"  # marks the output folder of a benchmark
 
@@ -57,9 +57,10 @@ def prepare(source: Path, folder: Path) -> Dataset:
     # A benchmark's own output may lie below: its pictures are no photos.
     outputs = {f.parent for f in files if f.name == RUN}
     files = [
-        f for f in files
+        f
+        for f in files
         if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file() and outputs.isdisjoint(f.parents)
-    ]  # fmt: skip
+    ]
     photos: list[Photo] = []
     skipped: list[tuple[str, str]] = []
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +82,7 @@ def _prepare_one(file: Path, name: str, path: Path) -> Photo:
         picture = picture_from_image(open_image(stream))
     notes = ["greyscale"] if picture.greyscale else []
     notes += ["alpha left out"] if picture.alpha is not None else []
-    notes += ["ICC profile left out"] if picture.icc is not None else []
+    notes += ["ICC profile left out"] if picture.metadata.icc is not None else []
     Image.fromarray(picture.rgb).save(path, compress_level=1)
     width, height = picture.size
     digest = hashlib.sha256(picture.rgb.tobytes()).hexdigest()

@@ -64,8 +64,10 @@ def find_metrics(wanted: Sequence[str] | None, lpips: Sequence[Path]) -> list[Me
         Metric("ms-ssim", "MS-SSIM (RGB)", True, ms_ssim, 4),
         *(_lpips(path) for path in lpips),
     ]
-    programs = {"ssimulacra2": ("ssimulacra2", True, 2),
-                "butteraugli": ("butteraugli_main", False, 3)}  # fmt: skip
+    programs = {
+        "ssimulacra2": ("ssimulacra2", True, 2),
+        "butteraugli": ("butteraugli_main", False, 3),
+    }
     for name, (program, higher, digits) in programs.items():
         if shutil.which(program):
             available.append(_external(name, program, higher, digits))
@@ -122,7 +124,7 @@ def _lpips(path: Path) -> Metric:
     import torch
 
     from bkcodec.bench.coders import image_to_tensor
-    from bkcodec.lpips import MIN_SIDE, Lpips
+    from bkcodec.models.lpips import MIN_SIDE, Lpips
 
     distance = Lpips(path)
 

@@ -17,13 +17,13 @@ from typing import Any
 from PIL import Image
 
 from bkcodec.bench import cells as record
-from bkcodec.bench.candidates import PILLOW, Candidate
 from bkcodec.bench.cells import Cell
+from bkcodec.bench.codecs import PILLOW, Candidate
 from bkcodec.bench.dataset import RUN, Dataset, Photo
 from bkcodec.bench.environment import environment
-from bkcodec.bench.lanes import Lane, statistics_of
 from bkcodec.bench.metrics import Metric
-from bkcodec.bench.pictures import PictureStore
+from bkcodec.bench.report.pictures import PictureStore
+from bkcodec.bench.workers import Lane, statistics_of
 from bkcodec.errors import InputError
 from bkcodec.files import write_whole
 
@@ -59,9 +59,10 @@ class Bench:
         """All cells in order, not yet measured."""
         return [
             Cell(codec.name, quality, photo.name, photo.width, photo.height)
-            for codec in self.candidates for quality in codec.qualities
+            for codec in self.candidates
+            for quality in codec.qualities
             for photo in self.dataset.photos
-        ]  # fmt: skip
+        ]
 
 
 def run(
@@ -247,10 +248,13 @@ def _begin(
     names = {m.name for m in bench.metrics}
     wanted = {cell.key for cell in bench.cells()}
     finished = {
-        cell.key: cell for cell in every
-        if cell.key in wanted and not cell.trouble and names <= cell.metrics.keys()
+        cell.key: cell
+        for cell in every
+        if cell.key in wanted
+        and not cell.trouble
+        and names <= cell.metrics.keys()
         and (bench.pictures is None or bench.pictures.has(cell))
-    }  # fmt: skip
+    }
     return finished, known
 
 

@@ -54,15 +54,20 @@ class Conv(nn.Conv2d):
     input_exponent: Tensor | None
 
     def __init__(
-        self, inputs: int, outputs: int, side: int = 1, stride: int = 1, padding: int = 0,
+        self,
+        inputs: int,
+        outputs: int,
+        side: int = 1,
+        stride: int = 1,
+        padding: int = 0,
         grid: Grid = SIGNED,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(inputs, outputs, side, stride, padding)
         self.grid = grid
         self.register_buffer("input_exponent", None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, inputs, h, w] -> [B, outputs, ., .]."""  # noqa: D403
+        """x [B, inputs, h, w] -> [B, outputs, ., .]."""
         if self.input_exponent is None:
             return super().forward(x)
         is_wide = self.grid.high - self.grid.low > 255
@@ -107,7 +112,7 @@ class Film(nn.Linear):
     """Gain and bias of each channel as the conditions say (Perez et al. 2018, arXiv:1709.07871)."""
 
     def modulate(self, h: Tensor, embedding: Tensor | None) -> Tensor:
-        """h [B, channels, h, w], embedding [B, EMBEDDING, ., .] -> as h."""  # noqa: D403
+        """h [B, channels, h, w], embedding [B, EMBEDDING, ., .] -> as h."""
         assert embedding is not None
         conditions = super().forward(embedding.movedim(1, -1)).movedim(-1, 1)
         gain, bias = at_resolution(conditions, h).chunk(2, dim=1)
@@ -132,7 +137,7 @@ class Bottleneck(nn.Module):
         self.film = zero_(Film(EMBEDDING, 2 * width)) if conditioned else None
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """x [B, channels, h, w], embedding [B, EMBEDDING, ., .] -> as x."""  # noqa: D403
+        """x [B, channels, h, w], embedding [B, EMBEDDING, ., .] -> as x."""
         h = self.reduce(x)
         if self.film is not None:
             h = self.film.modulate(h, embedding)
@@ -151,10 +156,13 @@ def convolve(layer: Conv, x: Tensor) -> Tensor:
         return y
     rows, weight = max(1, STRIP // x.shape[3]), layer.rounded_weight()
     x = F.pad(layer.rounded_input(x), (1, 1, 1, 1))
-    return torch.cat([
-        F.conv2d(x[:, :, top : top + rows + 2], weight, layer.bias)
-        for top in range(0, x.shape[2] - 2, rows)
-    ], dim=2)  # fmt: skip
+    return torch.cat(
+        [
+            F.conv2d(x[:, :, top : top + rows + 2], weight, layer.bias)
+            for top in range(0, x.shape[2] - 2, rows)
+        ],
+        dim=2,
+    )
 
 
 class Stack(nn.Module):
@@ -168,7 +176,7 @@ class Stack(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """x [B, channels, h, w], embedding [B, EMBEDDING, ., .] -> as x."""  # noqa: D403
+        """x [B, channels, h, w], embedding [B, EMBEDDING, ., .] -> as x."""
         for block in self.blocks:
             x = block(x, embedding)
         return x
@@ -177,7 +185,7 @@ class Stack(nn.Module):
 class QualityEmbedding(nn.Module):
     """A learned vector for each of L anchor qualities, linear in between.
 
-    Args (forward): quality [B] or [B, h, w], each in 0..1. Returns [B, EMBEDDING, 1, 1] or
+    Args (forward): position [B] or [B, h, w], each in 0..1. Returns [B, EMBEDDING, 1, 1] or
     [B, EMBEDDING, h, w].
     """
 
@@ -186,27 +194,27 @@ class QualityEmbedding(nn.Module):
         self.table = nn.Parameter(torch.zeros(anchors, EMBEDDING))
         nn.init.normal_(self.table, std=0.5)
 
-    def forward(self, quality: Tensor) -> Tensor:
+    def forward(self, position: Tensor) -> Tensor:
         """Look up and interpolate."""
-        return quality_rows(self.table, quality)
+        return quality_rows(self.table, position)
 
 
-def interpolate_rows(table: Tensor, quality: Tensor) -> Tensor:
-    """Row of ``table`` [L, C] at each position of ``quality`` [...] in 0..1 -> [..., C]."""
+def interpolate_rows(table: Tensor, position: Tensor) -> Tensor:
+    """Row of ``table`` [L, C] at each of ``position`` [...] in 0..1 -> [..., C]."""
     last = table.shape[0] - 1
-    position = quality.clamp(0, 1) * last
+    position = position.clamp(0, 1) * last
     anchors = torch.arange(last + 1, device=table.device)
     weights = (1 - (position[..., None] - anchors).abs()).clamp_min(0)  # [..., L] hat functions
     with torch.autocast(table.device.type, enabled=False):  # quantisation steps must be exact
         return weights @ table
 
 
-def quality_rows(table: Tensor, quality: Tensor) -> Tensor:
-    """Rows of ``table`` [L, C] as maps: quality [B] -> [B, C, 1, 1], [B, h, w] -> [B, C, h, w].
+def quality_rows(table: Tensor, position: Tensor) -> Tensor:
+    """Rows of ``table`` [L, C] as maps: position [B] -> [B, C, 1, 1], [B, h, w] -> [B, C, h, w].
 
-    The second is a level map: a quality for each cell of z.
+    The second is a level map: a position for each cell of z.
     """
-    return as_map(interpolate_rows(table, quality))
+    return as_map(interpolate_rows(table, position))
 
 
 def as_map(rows: Tensor) -> Tensor:

@@ -26,9 +26,12 @@ ADAPTER = "lora_"  # in the names of a LoRA's weights
 
 
 def save_checkpoint(
-    folder: Path, networks: nn.Module, ema: AveragedModel, optimizer: torch.optim.Optimizer,
+    folder: Path,
+    networks: nn.Module,
+    ema: AveragedModel,
+    optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
-) -> None:  # fmt: skip
+) -> None:
     """Write ``checkpoint_STEP.safetensors``; a kill leaves it out or leaves it whole."""
     tensors: dict[str, Tensor] = {}
     tensors |= {f"networks/{k}": v for k, v in _own(networks).items()}
@@ -53,9 +56,10 @@ def _own(networks: nn.Module) -> dict[str, Tensor]:
     if not all(m.has_own_vae for m in models):
         borrowed.append("model.vae.")
     return {
-        k: v for k, v in networks.state_dict().items()
+        k: v
+        for k, v in networks.state_dict().items()
         if ADAPTER in k or not k.removeprefix("module.").startswith(tuple(borrowed))
-    }  # fmt: skip
+    }
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

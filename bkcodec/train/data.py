@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bkcodec.errors import BkcError, InputError
-from bkcodec.imageio import open_image, picture_from_image
+from bkcodec.image.reading import open_image, picture_from_image
 from bkcodec.train.render import render
 
 log = logging.getLogger(__name__)
@@ -125,8 +125,12 @@ class Photos(Crops):
         images = [a for a in decoded if a is not None and min(a.shape[1:]) >= min_side]
         if len(images) < len(paths):
             self.n_skipped += len(paths) - len(images)
-            log.warning("%s: %d of %d files skipped: unreadable or small", folder,
-                        len(paths) - len(images), len(paths))  # fmt: skip
+            log.warning(
+                "%s: %d of %d files skipped: unreadable or small",
+                folder,
+                len(paths) - len(images),
+                len(paths),
+            )
         if not images:
             raise InputError(f"{folder}: no readable photo with a short side >= {min_side} px")
         return images

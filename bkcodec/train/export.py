@@ -6,48 +6,49 @@ import hashlib
 import json
 import logging
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from bkcodec.bundle import Bundle, find_bundle, load_bundle, save_bundle, shipped_bundles
-from bkcodec.config import LEVELS
-from bkcodec.context import ContextPrior
-from bkcodec.entropy import Tables
+from bkcodec.coding.assembly import ADAPTED
 from bkcodec.errors import InputError, UsageError
 from bkcodec.files import write_whole
-from bkcodec.models.compression import CORRELATION_UNIT, BkSdmCompression, ModelConfig
-from bkcodec.tables import Floats, build_tables, laplace_cumulative
+from bkcodec.models.compression import BkSdmCompression
+from bkcodec.models.config import ModelConfig
+from bkcodec.models.denoising import CORRELATION_UNIT
+from bkcodec.options import LEVELS, MAX_LEVEL, level_to_position
+from bkcodec.prior.context import ContextPrior
+from bkcodec.prior.tables import Tables
 from bkcodec.train.checkpoint import load_run
-from bkcodec.train.context import ContextNetwork
 from bkcodec.train.data import Folder, Photos
-from bkcodec.train.denoiser import lora_arrays
-from bkcodec.train.freeze import Counter, freeze
-from bkcodec.train.latent import Latents
-from bkcodec.train.loop import NO_PARTS, Parts
+from bkcodec.train.latents import Latents
+from bkcodec.train.objectives.denoiser import lora_arrays
 from bkcodec.train.options import TrainOptions
-from bkcodec.train.phases import KEEPS_FILES
-from bkcodec.train.run import load_parts
+from bkcodec.train.phases import PHASES
+from bkcodec.train.prior.count import count_tables
+from bkcodec.train.prior.network import ContextNetwork
+from bkcodec.train.start import NO_PARTS, Parts, load_parts
 
 log = logging.getLogger(__name__)
 
-SAMPLES = 200_000  # cells of z a channel that the tables are counted over
 COUNTED_PHOTOS = 256  # at most; evenly spread over the folder
 CALIBRATED_LEVELS, CALIBRATED_EVERY = 9, 4
-COUNTED_LEVELS = 4  # a photo, when the context prior's tables are counted
-TAIL_SHARE = 0.01  # weight of a wide Laplace distribution, for what the photos did not show
-HEADROOM = 1.5  # tables reach this much further than the largest value seen
 
 
 def export_run(
-    run: Path, data: Sequence[Folder], path: Path, name: str, note: str | None = None,
-    prior: str = "context", parts: Parts = NO_PARTS,
-) -> Bundle:  # fmt: skip
+    run: Path,
+    data: Sequence[Folder],
+    path: Path,
+    name: str,
+    note: str | None = None,
+    prior: str = "context",
+    parts: Parts = NO_PARTS,
+) -> Bundle:
     """Write the bundle of a run's best averaged weights, with its provenance record beside it.
 
     Tables count the symbols that the encoder would send, over training photos. Nothing is left to
@@ -69,45 +70,58 @@ def export_run(
     """
     record, averaged = load_run(run)
     config, options = _settings(run, record)
-    model = BkSdmCompression(config, vae=parts.vae)
-    state = averaged["model"]
-    adapted = lora_arrays(state)
-    if "backbone.context" in state:
-        adapted["context"] = state["backbone.context"]
-    model.load_own({k: v for k, v in state.items() if not k.startswith("backbone.")})
-    model.eval().requires_grad_(False)
-    half = {k: v.half() if _can_shrink(k) else v for k, v in model.own_state().items()}
-    model.load_own({k: v.float() for k, v in half.items()})  # what a decoder will see
-    coder: Tables | ContextPrior
-    half |= {k: v.half() for k, v in adapted.items()}
-    if options.phase in KEEPS_FILES:
-        start = load_bundle(find_bundle(record["init_from"]["path"]))
-        if start.fingerprint.hex() != record["init_from"]["fingerprint"]:
-            raise InputError(f"{start.path}: not the bundle any more that {run} started from")
-        coder = start.prior
+    model, networks = _halved(config, averaged["model"], parts)
+    if PHASES[options.phase].keeps_files:
+        coder = _prior_of_start(run, record)
     else:
         planes = _planes(model, data, options, parts)
         network = ContextNetwork(options.context(config.M), config.anchors)
         network.load_state_dict(averaged["prior"])
         network.eval().requires_grad_(False)
         coder = count_tables(model, planes, network if prior == "context" else None)
-        if config.space == "sd":
-            half["correlation"] = calibrate(model, planes)
+        if model.space.takes_backbone:
+            networks["correlation"] = calibrate(model, planes)
     provenance = _portable({**record, "photos": note, "commit": _commit()})
+    vae = "pretrained" if parts.vae is not None else "custom"
     header = {
-        "name": name, "licence": "MIT", "stride": model.stride,
-        "parts": {"vae": "pretrained" if parts.vae is not None else "custom",
-                  "hyperprior": "custom", "unet": "custom"},
-        "model": config.as_dict(), "provenance": provenance,
-    }  # fmt: skip
-    if adapted:
+        "name": name,
+        "licence": "MIT",
+        "stride": model.stride,
+        "parts": {"vae": vae, "hyperprior": "custom", "unet": "custom"},
+        "model": config.as_dict(),
+        "provenance": provenance,
+    }
+    if any(key.startswith(ADAPTED) for key in networks):
         header["fitted_to"] = record["unet"]
-    bundle = save_bundle(path, header, {k: v.cpu().numpy() for k, v in half.items()}, coder)
+    bundle = save_bundle(path, header, {k: v.cpu().numpy() for k, v in networks.items()}, coder)
     log.info("%s: %d bytes, fingerprint %s", path, path.stat().st_size, bundle.fingerprint.hex())
     text = json.dumps(provenance, indent=2, sort_keys=True) + "\n"
     write_whole(path.with_suffix(".provenance.json"), text.encode(), force=True)
     _update_manifest(bundle)
     return bundle
+
+
+def _prior_of_start(run: Path, record: dict[str, Any]) -> Tables | ContextPrior:
+    """The prior of the bundle that a run started from, whose files it keeps."""
+    start = load_bundle(find_bundle(record["init_from"]["path"]))
+    if start.fingerprint.hex() != record["init_from"]["fingerprint"]:
+        raise InputError(f"{start.path}: not the bundle any more that {run} started from")
+    return start.prior
+
+
+def _halved(
+    config: ModelConfig, state: dict[str, Tensor], parts: Parts
+) -> tuple[BkSdmCompression, dict[str, Tensor]]:
+    """A run's model as a decoder will see it, and its networks as the bundle stores them."""
+    model = BkSdmCompression(config, vae=parts.vae)
+    adapted = lora_arrays(state)
+    if "backbone.context" in state:
+        adapted["context"] = state["backbone.context"]
+    model.load_own({k: v for k, v in state.items() if not k.startswith("backbone.")})
+    model.eval().requires_grad_(False)
+    half = {k: v.half() if _can_shrink(k) else v for k, v in model.own_state().items()}
+    model.load_own({k: v.float() for k, v in half.items()})
+    return model, half | {k: v.half() for k, v in adapted.items()}
 
 
 def parts_of(run: Path, bk_sdm: Path | None, vae: Path | None) -> Parts:
@@ -133,65 +147,10 @@ def _settings(run: Path, record: dict[str, Any]) -> tuple[ModelConfig, TrainOpti
 
 
 @torch.inference_mode()
-def count_tables(
-    model: BkSdmCompression, latents: list[Tensor], network: ContextNetwork | None
-) -> Tables | ContextPrior:
-    """The prior that codes files: factorized, or with a trained network the context prior.
-
-    ``latents``: y [1, latent, ., .] of some training photos.
-    """
-    planes = [model.h_a(y)[0].numpy() for y in latents]
-    steps = model.quantiser.step(torch.linspace(0, 1, LEVELS))[:, :, 0, 0].numpy()
-    factorized = _count_channels(planes, steps)
-    if network is None:
-        return factorized
-    n = network.config.groups[0]
-    first = _columns(factorized, network.order[:n].tolist())
-    assumed = freeze(model, network, first)
-    counter = Counter(assumed)
-    for index, z in enumerate(planes):
-        for level in _some_levels(index):
-            counter.add(np.rint(z / steps[level][:, None, None]), level)
-    coded = factorized.lengths[:, network.order.numpy()] > 1
-    arrays = assumed.arrays | counter.rows().arrays("rows") | {"coded": coded.astype(np.uint8)}
-    return ContextPrior(arrays, first)
-
-
-def _count_channels(planes: list[NDArray[np.float32]], steps: Floats) -> Tables:
-    """Factorized tables: z of each channel, cut at the bin edges of each level."""
-    rng = np.random.default_rng(0)
-    drawn, per_photo = [], SAMPLES // len(planes) + 1
-    for z in planes:
-        flat = z.reshape(len(z), -1)
-        drawn.append(flat[:, rng.permutation(flat.shape[1])[:per_photo]])
-    samples = np.sort(np.concatenate(drawn, axis=1), axis=1)
-    tail = laplace_cumulative(1.5 * samples.std(axis=1))
-
-    def cumulative(channel: int, z: Floats) -> Floats:
-        counted = np.searchsorted(samples[channel], z) / samples.shape[1]
-        return (1 - TAIL_SHARE) * counted + TAIL_SHARE * tail(channel, z)
-
-    return build_tables(cumulative, steps, HEADROOM * np.abs(samples).max(axis=1))
-
-
-def _columns(tables: Tables, channels: list[int]) -> Tables:
-    """The tables of some channels, in this order."""
-    rows = [tables.level(i).channels[c].weights for i in range(tables.n_levels) for c in channels]
-    return Tables(tables.lengths[:, channels], tables.low[:, channels], np.concatenate(rows))
-
-
-def _some_levels(index: int) -> Iterator[int]:
-    """Levels at even distances; all levels have their turn over the photos."""
-    distance = LEVELS / COUNTED_LEVELS
-    offset = (index * 0.618) % 1
-    return (int((k + offset) * distance) for k in range(COUNTED_LEVELS))
-
-
-@torch.inference_mode()
 def _planes(
     model: BkSdmCompression, data: Sequence[Folder], options: TrainOptions, parts: Parts
 ) -> list[Tensor]:
-    """Y of some training photos, cut to whole cells of z."""
+    """y of some training photos, cut to whole cells of z."""
     cache = Path(options.latents) if options.latents is not None else None
     photos = Photos(data, model.stride if cache is None else options.image_size)
     each = -(-len(photos) // COUNTED_PHOTOS)
@@ -214,14 +173,14 @@ def calibrate(model: BkSdmCompression, latents: list[Tensor]) -> Tensor:
 
     Measured at a few levels over a part of the photos, linear in between.
     """
-    anchors = np.linspace(0, LEVELS - 1, CALIBRATED_LEVELS).round()
+    anchors = np.linspace(0, MAX_LEVEL, CALIBRATED_LEVELS).round()
     found, pairs = [], [(y, model.h_a(y)) for y in latents[::CALIBRATED_EVERY]]
     for level in anchors:
-        quality = torch.tensor([level / (LEVELS - 1)], dtype=torch.float32)
-        step = model.quantiser.step(quality)
+        position = torch.tensor([level_to_position(level)], dtype=torch.float32)
+        step = model.quantiser.step(position)
         sums = np.zeros(3)
         for y, z in pairs:
-            mean = model.believe((z / step).round(), quality).mean
+            mean = model.believe((z / step).round(), position).mean
             sums += [float((a * b).sum()) for a, b in ((y, mean), (y, y), (mean, mean))]
         found.append(sums[0] / np.sqrt(sums[1] * sums[2]))
     between = np.interp(np.arange(LEVELS), anchors, found)
@@ -235,11 +194,13 @@ def _update_manifest(bundle: Bundle) -> None:
         return
     content = json.loads(manifest.read_text("utf-8"))
     entry = {
-        "name": bundle.name, "file": bundle.path.name, "fingerprint": bundle.fingerprint.hex(),
+        "name": bundle.name,
+        "file": bundle.path.name,
+        "fingerprint": bundle.fingerprint.hex(),
         "sha256": hashlib.sha256(bundle.path.read_bytes()).hexdigest(),
         "licence": bundle.header["licence"],
         "origin": f"bkcodec train; see {bundle.path.stem}.provenance.json",
-    }  # fmt: skip
+    }
     entries = {e["name"]: e for e in content["bundles"]} | {bundle.name: entry}
     text = json.dumps({"bundles": list(entries.values())}, indent=2) + "\n"
     write_whole(manifest, text.encode(), force=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bkcodec.train.context import ContextConfig, group_sizes
+from bkcodec.train.prior.network import ContextConfig, group_sizes
 
 FOREVER = float("inf")
 FEW_CHANNELS = 32  # groups of more have two phases at most: they carry few bits
@@ -27,7 +27,7 @@ class TrainOptions:
         batch_size: crops a step and process.
         image_size: side of the square crops in pixels.
         epochs, max_steps, max_minutes: length of the run; the first limit reached ends it.
-        lambda_min, lambda_max: rate-distortion trade-offs at quality 0 and 1, geometric in
+        lambda_min, lambda_max: rate-distortion trade-offs at positions 0 and 1, geometric in
             between, in bits a pixel per squared 8-bit level.
         ms_ssim_weight: share of MS-SSIM in the distortion, 0..1.
         lpips: file of the LPIPS-SQ weights, or None.
@@ -77,10 +77,10 @@ class TrainOptions:
     decay: float = 1.0
     compiled: bool = False
 
-    def lambda_at(self, quality: Tensor) -> Tensor:
+    def lambda_at(self, position: Tensor) -> Tensor:
         """The rate-distortion trade-off at qualities of 0..1."""
         low, high = math.log(self.lambda_min), math.log(self.lambda_max)
-        return torch.exp(low + (high - low) * quality)
+        return torch.exp(low + (high - low) * position)
 
     def context(self, channels: int) -> ContextConfig:
         """The context prior for z of so many channels."""

@@ -12,30 +12,30 @@ from PIL import Image
 from pytorch_msssim import ms_ssim
 from torch import Tensor
 
-from bkcodec.config import LEVELS
-from bkcodec.context import ContextPrior
-from bkcodec.entropy import Tables
-from bkcodec.lpips import Lpips
 from bkcodec.models.compression import BkSdmCompression
-from bkcodec.models.diffusion import Denoising
-from bkcodec.train.context import ContextNetwork
+from bkcodec.models.denoising import Denoising
+from bkcodec.models.lpips import Lpips
+from bkcodec.options import position_to_level
+from bkcodec.prior.context import ContextPrior
+from bkcodec.prior.tables import Tables
 from bkcodec.train.data import Photos
-from bkcodec.train.freeze import freeze, learned_tables
-from bkcodec.train.losses import MS_SSIM_TO_MSE
+from bkcodec.train.objectives.shared import MS_SSIM_TO_MSE
 from bkcodec.train.options import TrainOptions
+from bkcodec.train.prior.freeze import freeze, learned_tables
+from bkcodec.train.prior.network import ContextNetwork
 
-QUALITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
+POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SIDE = 320  # of the centre crops that are coded
-SAMPLED, SAMPLE_QUALITIES = 4, (0.2, 0.5)
-TEXTURE_QUALITIES, TEXTURE_STEPS = (0.1, 0.3), 4
-LATENT_QUALITIES = (0.0, 0.5, 1.0)  # of the texture phase in the "sd" space
+SAMPLED, SAMPLE_POSITIONS = 4, (0.2, 0.5)
+TEXTURE_POSITIONS, TEXTURE_STEPS = (0.1, 0.3), 4
+LATENT_POSITIONS = (0.0, 0.5, 1.0)  # of the texture phase in the "sd" space
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Means over the validation photos at one quality (0..1); lpips of several-step pictures."""
+    """Means over the validation photos at one position (0..1); lpips of several-step pictures."""
 
-    quality: float
+    position: float
     bpp: float
     psnr: float
     ms_ssim: float
@@ -44,8 +44,10 @@ class Row:
     y_mse: float | None = None
 
     def __str__(self) -> str:
-        text = (f"q {self.quality:.2f} steps {self.steps} bpp {self.bpp:.4f} psnr {self.psnr:.2f} "
-                f"ms-ssim {self.ms_ssim:.4f}")  # fmt: skip
+        text = (
+            f"q {self.position:.2f} steps {self.steps} bpp {self.bpp:.4f} psnr {self.psnr:.2f} "
+            f"ms-ssim {self.ms_ssim:.4f}"
+        )
         text += "" if self.y_mse is None else f" y-mse {self.y_mse:.4f}"
         return text if self.lpips is None else f"{text} lpips-sq {self.lpips:.4f}"
 
@@ -61,9 +63,12 @@ class Validation:
     """
 
     def __init__(
-        self, model: BkSdmCompression, prior: ContextNetwork, options: TrainOptions,
+        self,
+        model: BkSdmCompression,
+        prior: ContextNetwork,
+        options: TrainOptions,
         coder: Tables | ContextPrior | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.model, self.prior, self.options, self.coder = model, prior, options, coder
         self.device = prior.spread.device
         texture = options.phase == "texture"
@@ -71,19 +76,19 @@ class Validation:
 
     @torch.no_grad()
     def rows(self, photos: Photos) -> list[Row]:
-        """Code the centre 320 x 320 pixels of every photo at each quality, one row each."""
+        """Code the centre 320 x 320 pixels of every photo at each position, one row each."""
         analysed = []
         for image in photos.images:
             x = _centre(image).to(self.device)
             analysed.append((x, *self.model.analyse(x)))
-        in_own = self.model.config.space == "own"
-        cases = [(q, 1) for q in QUALITIES]
+        in_own = not self.model.space.takes_backbone
+        cases = [(q, 1) for q in POSITIONS]
         if self.lpips is not None and in_own:
-            cases = [(q, TEXTURE_STEPS) for q in TEXTURE_QUALITIES]
+            cases = [(q, TEXTURE_STEPS) for q in TEXTURE_POSITIONS]
         elif self.lpips is not None:
-            cases = [(q, n) for q in LATENT_QUALITIES for n in (1, TEXTURE_STEPS)]
+            cases = [(q, n) for q in LATENT_POSITIONS for n in (1, TEXTURE_STEPS)]
         elif self.options.phase == "denoiser":
-            cases = [(q, self.options.unroll_steps) for q in QUALITIES]
+            cases = [(q, self.options.unroll_steps) for q in POSITIONS]
         return [self._row(analysed, q, n) for q, n in cases]
 
     def cost(self, rows: list[Row]) -> float:
@@ -99,8 +104,8 @@ class Validation:
         costs = []
         share = self.options.ms_ssim_weight
         for row in rows:
-            lam = float(self.options.lambda_at(torch.tensor(row.quality)))
-            if self.model.config.space == "sd":
+            lam = float(self.options.lambda_at(torch.tensor(row.position)))
+            if self.model.space.takes_backbone:
                 costs.append((row.bpp + lam * (row.y_mse or 0.0)) / lam**0.5)
                 continue
             mse = 255**2 * 10 ** (-row.psnr / 10)
@@ -108,37 +113,35 @@ class Validation:
             costs.append((row.bpp + lam * distortion) / (20 * lam**0.5))
         return float(np.mean(costs))
 
-    def _row(
-        self, analysed: list[tuple[Tensor, Tensor, Tensor]], quality: float, steps: int
-    ) -> Row:
+    def _row(self, analysed: list[tuple[Tensor, Tensor, Tensor]], value: float, steps: int) -> Row:
         model, figures = self.model, []
-        level = torch.full((1,), quality, device=self.device)
-        step = model.quantiser.step(level)
+        position = torch.full((1,), value, device=self.device)
+        step = model.quantiser.step(position)
         for x, y, z in analysed:
             symbols = (z / step).round()
-            bits = self._bits(symbols, step, level)
-            y_hat = model.sample(symbols, level, Denoising(steps))
+            bits = self._bits(symbols, step, position)
+            y_hat = model.sample(symbols, position, Denoising(steps))
             x_hat = self._picture(y_hat, steps)
             mse = (x_hat - x).square().mean().clamp_min(1e-9)
-            found = [bits / SIDE**2, -10 * mse.log10(), ms_ssim(x_hat, x, data_range=1.0)]
-            found.append((y_hat - y / model.y_std).square().mean())
+            figure = [bits / SIDE**2, -10 * mse.log10(), ms_ssim(x_hat, x, data_range=1.0)]
+            figure.append((y_hat - y / model.y_std).square().mean())
             if self.lpips is not None:
-                found.append(self.lpips(x_hat, x)[0])
-            figures.append(torch.stack(found))
+                figure.append(self.lpips(x_hat, x)[0])
+            figures.append(torch.stack(figure))
         bpp, psnr, similarity, y_mse, *rest = torch.stack(figures).mean(dim=0).tolist()
         lpips = rest[0] if rest else None
-        return Row(quality, bpp, psnr, similarity, lpips, steps, y_mse)
+        return Row(value, bpp, psnr, similarity, lpips, steps, y_mse)
 
-    def _bits(self, symbols: Tensor, step: Tensor, level: Tensor) -> Tensor:
+    def _bits(self, symbols: Tensor, step: Tensor, position: Tensor) -> Tensor:
         if self.coder is None:
-            return self.prior.bits(symbols * step, symbols, step, level).sum()
-        coder = self.coder.level(round(float(level) * (LEVELS - 1)))
+            return self.prior.bits(symbols * step, symbols, step, position).sum()
+        coder = self.coder.level(position_to_level(float(position)))
         string, _ = coder.encode(symbols[0].cpu().numpy())
         return torch.tensor(8.0 * len(string), device=self.device)
 
-    def picture(self, symbols: Tensor, level: Tensor, steps: int) -> Tensor:
+    def picture(self, symbols: Tensor, position: Tensor, steps: int) -> Tensor:
         """Symbols [1, M, h, w] -> x_hat [1, 3, 16 h, 16 w], in whole 8-bit levels of 0..1."""
-        return self._picture(self.model.sample(symbols, level, Denoising(steps)), steps)
+        return self._picture(self.model.sample(symbols, position, Denoising(steps)), steps)
 
     def _picture(self, y_hat: Tensor, steps: int) -> Tensor:
         cell = int(self.model.vae.stride)
@@ -152,7 +155,7 @@ class Validation:
 def write_samples(judge: Validation, photos: Photos, path: Path) -> NDArray[np.uint8]:
     """A sheet of reconstructions from real strings; returns its pixels.
 
-    One row a photo: the original, then for each quality one step and ``sample_steps`` steps. The
+    One row a photo: the original, then for each position one step and ``sample_steps`` steps. The
     strings are those of the integer coder, decoded again before they are shown.
     """
     coder = judge.coder
@@ -163,14 +166,16 @@ def write_samples(judge: Validation, photos: Photos, path: Path) -> NDArray[np.u
         x = _centre(image).to(judge.device)
         z = judge.model.analyse(x)[1][0]
         pictures = [x]
-        for quality in SAMPLE_QUALITIES:
-            index = round(quality * (LEVELS - 1))
-            level = torch.full((1,), quality, device=judge.device)
-            rounded = (z / judge.model.quantiser.step(level)[0]).round().cpu().numpy()
-            string, _ = coder.level(index).encode(rounded)
-            decoded = torch.from_numpy(coder.level(index).decode(string, *z.shape[1:]))
+        for value in SAMPLE_POSITIONS:
+            level = position_to_level(value)
+            position = torch.full((1,), value, device=judge.device)
+            rounded = (z / judge.model.quantiser.step(position)[0]).round().cpu().numpy()
+            string, _ = coder.level(level).encode(rounded)
+            decoded = torch.from_numpy(coder.level(level).decode(string, *z.shape[1:]))
             symbols = decoded[None].float().to(judge.device)
-            pictures += [judge.picture(symbols, level, n) for n in (1, judge.options.sample_steps)]
+            pictures += [
+                judge.picture(symbols, position, n) for n in (1, judge.options.sample_steps)
+            ]
         lines.append(torch.cat([p[0] for p in pictures], dim=2))
     sheet = torch.cat(lines, dim=1).permute(1, 2, 0).mul(255).round().byte().cpu().numpy()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -27,9 +27,16 @@ def attack(folder: Path) -> str:
     profile = (b"iCCP", b"icc\0\0" + zlib.compress(bytes(2**28), 9))
     gif = io.BytesIO()
     Image.new("L", (16, 16)).save(gif, "GIF")
-    tries = [png(2**31 - 1, 2**31 - 1), png(17, 16, pixels), png(16, 16), png(16, 16, text, pixels),
-             png(16, 16, profile, pixels), png(16, 16, (b"IDAT", zlib.compress(bytes(2**28), 9))),
-             gif.getvalue(), b""]  # fmt: skip
+    tries = [
+        png(2**31 - 1, 2**31 - 1),
+        png(17, 16, pixels),
+        png(16, 16),
+        png(16, 16, text, pixels),
+        png(16, 16, profile, pixels),
+        png(16, 16, (b"IDAT", zlib.compress(bytes(2**28), 9))),
+        gif.getvalue(),
+        b"",
+    ]
     codes, peaks = [], []
     for number, alpha in enumerate(tries):
         path = folder / f"{number}.bkc"
@@ -40,6 +47,9 @@ def attack(folder: Path) -> str:
         assert done.code == 0 or refused(done, 4)
         assert done.peak < LOADED
     assert codes[:3] == [4, 4, 4] and codes[-2:] == [4, 4]
-    only(folder, *(f"{n}.bkc" for n in range(len(tries))),
-         *(f"{n}.png" for n, code in enumerate(codes) if not code))  # fmt: skip
+    only(
+        folder,
+        *(f"{n}.bkc" for n in range(len(tries))),
+        *(f"{n}.png" for n, code in enumerate(codes) if not code),
+    )
     return f"exit codes {codes}, {max(peaks):.0f} MiB at the peak"

@@ -38,9 +38,13 @@ def bkcodec(*arguments: object, cwd: Path, stdin: Path | None = None) -> Done:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         with (stdin or Path(os.devnull)).open("rb") as source:
             process = subprocess.Popen(
-                command, cwd=cwd, stdin=source, stdout=out, stderr=err,
+                command,
+                cwd=cwd,
+                stdin=source,
+                stdout=out,
+                stderr=err,
                 env=os.environ | {"PYTHONPATH": str(ROOT)},
-            )  # fmt: skip
+            )
         peak = 0.0
         while process.poll() is None:
             peak = max(peak, peak_memory(process.pid))

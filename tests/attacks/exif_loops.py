@@ -20,9 +20,11 @@ def attack(folder: Path) -> str:
     loops = [
         directory((0x8769, 4, 1, 8), (0x8825, 4, 1, 8)),  # sub-directories that are itself
         directory((0x010F, 2, 2**32 - 1, 8)),  # a text of 4 GB
-        directory((0x8769, 4, 1, 2**32 - 1)), directory((0x0112, 12, 2**31, 0)),
-        directory(*[(0x0112, 3, 1, 6)] * 5000), b"II*\0" + b"\xff" * 40,
-    ]  # fmt: skip
+        directory((0x8769, 4, 1, 2**32 - 1)),
+        directory((0x0112, 12, 2**31, 0)),
+        directory(*[(0x0112, 3, 1, 6)] * 5000),
+        b"II*\0" + b"\xff" * 40,
+    ]
     for number, block in enumerate(loops):
         hostile = file(8, 8, ONE_CELL + section(0x83, b"\0" + block))
         (folder / f"{number}.bkc").write_bytes(hostile)

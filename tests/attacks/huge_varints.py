@@ -8,8 +8,15 @@ from pathlib import Path
 
 from tests.attacks.common import LITE, MAGIC, bkcodec, refused
 
-VARINTS = [b"\xff\xff\xff\xff\x0f", b"\xff" * 30, b"\x80" * 5 + b"\1", b"\x81\x80\x00", b"\x80\x00",
-           b"\x80\x80\x80\x80\x10", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"]  # fmt: skip
+VARINTS = [
+    b"\xff\xff\xff\xff\x0f",
+    b"\xff" * 30,
+    b"\x80" * 5 + b"\1",
+    b"\x81\x80\x00",
+    b"\x80\x00",
+    b"\x80\x80\x80\x80\x10",
+    b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+]
 
 
 def attack(folder: Path) -> str:

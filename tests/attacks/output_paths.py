@@ -27,8 +27,17 @@ def attack(folder: Path) -> str:
     for target in ("tree", "tree/deep/", "/dev/null", "/proc/self/mem"):
         code = bkcodec("encode", PHOTO, "-o", target, "-f", cwd=folder).code
         assert code in (0, 1, 3), code  # a folder takes the file; devices are no files
-    refused(bkcodec("encode", PHOTO, "-o", "out/x\0y.bkc".replace("\0", "/../../secret.bkc/"),
-                    "-f", cwd=folder), 1)  # fmt: skip
+    refused(
+        bkcodec(
+            "encode",
+            PHOTO,
+            "-o",
+            "out/x\0y.bkc".replace("\0", "/../../secret.bkc/"),
+            "-f",
+            cwd=folder,
+        ),
+        1,
+    )
     same = folder / "same.png"
     shutil.copy(PHOTO, same)
     refused(bkcodec("encode", same, "-o", "./tree/../same.png", "-f", cwd=folder), 2)

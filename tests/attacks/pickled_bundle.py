@@ -36,7 +36,9 @@ def attack(folder: Path) -> str:
     (vae / "diffusion_pytorch_model.bin").write_bytes(code)
     for name in ("bundle.safetensors", "bundle.pt"):
         refused(bkcodec("encode", PHOTO, "-o", "x.bkc", "-m", name, cwd=folder), 5)
-    refused(bkcodec("encode", PHOTO, "-o", "x.bkc", "-m", "bk-sdm", "--bk-sdm", "backbone",
-                    cwd=folder), 5)  # fmt: skip
+    refused(
+        bkcodec("encode", PHOTO, "-o", "x.bkc", "-m", "bk-sdm", "--bk-sdm", "backbone", cwd=folder),
+        5,
+    )
     assert not mark.exists() and not (folder / "x.bkc").exists()
     return "exit 5 each time; nothing ran"

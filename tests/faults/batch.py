@@ -34,5 +34,7 @@ def fault(folder: Path, count: int = 1000) -> str:
     subprocess.run([sys.executable, "-c", check, folder / "many"], check=True, cwd=ROOT)
     growth = many.peak / few.peak - 1
     assert growth < 0.1, (few.peak, many.peak)
-    return (f"{len(done)} of {count} done, {len(failed)} listed, exit 1; {many.peak:.0f} MiB at "
-            f"the peak, {few.peak:.0f} MiB for {count // 10} ({100 * growth:+.1f} %)")  # fmt: skip
+    return (
+        f"{len(done)} of {count} done, {len(failed)} listed, exit 1; {many.peak:.0f} MiB at "
+        f"the peak, {few.peak:.0f} MiB for {count // 10} ({100 * growth:+.1f} %)"
+    )

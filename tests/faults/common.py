@@ -36,10 +36,14 @@ def start(*arguments: object, code: str = "", **options: object) -> subprocess.P
     """The program, in a process group of its own; ``code`` runs before it."""
     entry = ["-c", code] if code else ["-m", "bkcodec"]
     return subprocess.Popen(
-        [sys.executable, *entry, *map(str, arguments)], stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)},
-        start_new_session=True, preexec_fn=_default_signals, **options,
-    )  # type: ignore[call-overload, no-any-return] # fmt: skip
+        [sys.executable, *entry, *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+        preexec_fn=_default_signals,
+        **options,
+    )  # type: ignore[call-overload, no-any-return]
 
 
 def _default_signals() -> None:
@@ -92,8 +96,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     """Of all files that are not temporary, by name."""
     return {
         p.relative_to(folder).as_posix(): p.read_bytes()
-        for p in folder.rglob("*") if p.is_file() and not is_temporary(p)
-    }  # fmt: skip
+        for p in folder.rglob("*")
+        if p.is_file() and not is_temporary(p)
+    }
 
 
 def is_whole(data: bytes) -> bool:

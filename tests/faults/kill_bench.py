@@ -50,6 +50,7 @@ def cells(out: Path) -> set[tuple[str, float, str]]:
 def orphans(source: Path) -> list[int]:
     """Processes that still work for a killed benchmark."""
     return [
-        p.pid for p in psutil.process_iter(["cmdline"])
-        if "bkcodec.bench.worker" in " ".join(p.info["cmdline"] or []) and p.ppid() == 1
-    ]  # fmt: skip
+        p.pid
+        for p in psutil.process_iter(["cmdline"])
+        if "bkcodec.bench.serve" in " ".join(p.info["cmdline"] or []) and p.ppid() == 1
+    ]

@@ -27,9 +27,14 @@ def fault(folder: Path, count: int = 50) -> str:
 
 
 def trials(
-    source: Path, out: Path, command: tuple[object, ...], expected: dict[str, bytes],
-    originals: dict[str, bytes], whole: float, count: int,
-) -> str:  # fmt: skip
+    source: Path,
+    out: Path,
+    command: tuple[object, ...],
+    expected: dict[str, bytes],
+    originals: dict[str, bytes],
+    whole: float,
+    count: int,
+) -> str:
     """Kill the command again and again over old files; each output is old or new, to the byte."""
     killed = new = old = temporary = 0
     for moment in moments(count, whole):
@@ -45,5 +50,7 @@ def trials(
         new += sum(data != OLD for data in found.values())
         old += sum(data == OLD for data in found.values())
         temporary += len(leftovers(out))
-    return (f"{count} runs, {killed} killed while running: {new} outputs new, {old} still old, "
-            f"0 torn or lost; {temporary} temporary files left, all named as such")  # fmt: skip
+    return (
+        f"{count} runs, {killed} killed while running: {new} outputs new, {old} still old, "
+        f"0 torn or lost; {temporary} temporary files left, all named as such"
+    )

@@ -12,8 +12,8 @@ from tests.faults.common import contents, finish, kill_at, leftovers, moments, p
 
 # The same program with fewer steps before the first report.
 CODE = (
-    "from bkcodec import cli\nfrom bkcodec.train import loop\n"
-    "loop.PRIOR_STEPS, loop.REPORT_STEPS, loop.MEASURED_BATCHES = 20, 1, 1\ncli.run()\n"
+    "from bkcodec import cli\nfrom bkcodec.train import start, trainer\n"
+    "start.PRIOR_STEPS, trainer.REPORT_STEPS, start.MEASURED_BATCHES = 20, 1, 1\ncli.run()\n"
 )
 STEPS = 6
 FRESH = ("--N", 8, "--M", 16)
@@ -26,10 +26,27 @@ def fault(folder: Path, count: int = 50) -> str:
 
     def command(target: Path, *more: object) -> tuple[object, ...]:
         return (
-            "train", "--data", source, "--val", source, "-o", target, "--device", "cpu",
-            "--max-steps", STEPS, "--save-steps", 1, "--batch-size", 1, "--image-size", 176,
-            "--diffusion-steps", 2, *more,
-        )  # fmt: skip
+            "train",
+            "--data",
+            source,
+            "--val",
+            source,
+            "-o",
+            target,
+            "--device",
+            "cpu",
+            "--max-steps",
+            STEPS,
+            "--save-steps",
+            1,
+            "--batch-size",
+            1,
+            "--image-size",
+            176,
+            "--diffusion-steps",
+            2,
+            *more,
+        )
 
     assert finish(*command(first, *FRESH), code=CODE)[0] == 0
     export = ("train", "--export", first, "--data", source, "-o", bundle)

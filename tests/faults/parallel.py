@@ -28,5 +28,7 @@ def fault(folder: Path, count: int = 5) -> str:
             codes = sorted(process.returncode for process in processes)
             assert codes == ([0] * PROCESSES if force else [0] + [3] * (PROCESSES - 1)), codes
             assert out.read_bytes() in expected and not leftovers(folder)
-    return (f"{2 * count} races of {PROCESSES}: one file each, whole; without --force exactly one "
-            "succeeded, the others said that it exists")  # fmt: skip
+    return (
+        f"{2 * count} races of {PROCESSES}: one file each, whole; without --force exactly one "
+        "succeeded, the others said that it exists"
+    )

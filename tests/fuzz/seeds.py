@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from bkcodec.config import LEVELS
 from bkcodec.container import container_from_bytes
-from bkcodec.imageio import FORMATS
-from bkcodec.levelmap import write_map
+from bkcodec.image.writing import FORMATS
+from bkcodec.options import LEVELS
+from bkcodec.prior.levelmap import write_map
 from tests.fuzz.targets import METADATA
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -44,12 +44,16 @@ def context() -> dict[str, np.ndarray]:
     """A context prior of two channels and one hidden unit."""
     ones = np.ones((LEVELS, 2), np.int32)
     arrays = {
-        "groups": np.ones(2, np.int16), "phases": np.array([1, 2], np.int16),
-        "order": np.arange(2, dtype=np.int16), "coded": ones.astype(np.uint8),
-        "gain": 4096 * ones, "mean_gain": 4096 * ones,
+        "groups": np.ones(2, np.int16),
+        "phases": np.array([1, 2], np.int16),
+        "order": np.arange(2, dtype=np.int16),
+        "coded": ones.astype(np.uint8),
+        "gain": 4096 * ones,
+        "mean_gain": 4096 * ones,
         "magnitude": np.minimum(np.arange(256), 127).astype(np.uint8),
-        "fine": np.ones(1, np.int16), "1.shared": np.ones((18, 1), np.int8),
-    }  # fmt: skip
+        "fine": np.ones(1, np.int16),
+        "1.shared": np.ones((18, 1), np.int8),
+    }
     for p in range(2):
         for i, (inputs, outputs) in enumerate([(18 * p, 1), (1, 1), (1, 2)], 1):
             arrays |= {
@@ -72,15 +76,21 @@ def seeds() -> dict[str, dict[str, bytes]]:
         which = int(c.stride == 32)
         strings[name] = bytes([which, c.level, 0, 0]) + c.z[:64]
         strings[f"{name}-map"] = bytes([which | 2, c.level, 7, 6, len(MAP)]) + MAP + c.z[:64]
-        if c.icc and c.exif and c.xmp:
-            plain = [c.icc, c.exif, c.xmp]
+        if c.metadata.icc and c.metadata.exif and c.metadata.xmp:
+            plain = [c.metadata.icc, c.metadata.exif, c.metadata.xmp]
             packed = [b"\1" + zlib.compress(block) for block in plain]
             for i in range(len(FORMATS)):
                 for raw, parts in enumerate([plain, packed]):
                     head = METADATA.pack(i, raw, len(parts[0]), len(parts[1]))
                     blocks[f"{name}-{i}-{raw}"] = head + b"".join(parts)
-    return {"container": whole, "entropy": strings, "metadata": blocks, "pillow": whole,
-            "bundle": bundles(), "info": whole}  # fmt: skip
+    return {
+        "container": whole,
+        "entropy": strings,
+        "metadata": blocks,
+        "pillow": whole,
+        "bundle": bundles(),
+        "info": whole,
+    }
 
 
 def main() -> None:

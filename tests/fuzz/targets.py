@@ -18,11 +18,12 @@ from PIL import Image
 
 import bkcodec.pillow_plugin
 from bkcodec import bundle, inspection
-from bkcodec.config import LEVELS, Limits
 from bkcodec.container import MAGIC, container_from_bytes, container_to_bytes
 from bkcodec.errors import BkcError
-from bkcodec.imageio import FORMATS, Picture, rows_from_picture, save_rows
-from bkcodec.levelmap import Levels, read_map
+from bkcodec.image.picture import Picture, rows_from_picture
+from bkcodec.image.writing import FORMATS, save_rows
+from bkcodec.options import LEVELS, MAX_LEVEL, Limits
+from bkcodec.prior.levelmap import Levels, read_map
 from tests.attacks.common import section
 
 LIMITS = Limits(max_pixels=2**16, max_file_bytes=2**20, max_metadata_bytes=2**16)
@@ -86,7 +87,7 @@ def metadata(data: bytes) -> None:
     picture = Picture(np.zeros((2, 3, 3), np.uint8))
     try:
         parsed = container_from_bytes(_with_crc(head), LIMITS)
-        picture = replace(picture, icc=parsed.icc, exif=parsed.exif, xmp=parsed.xmp)
+        picture = replace(picture, metadata=parsed.metadata)
         save_rows(rows_from_picture(picture), io.BytesIO(), extension)
     except BkcError:
         pass
@@ -110,7 +111,7 @@ def hostile_bundle(data: bytes) -> None:
     """A bundle file: refused, or its prior works."""
     try:
         loaded = bundle._parse(Path("fuzzed.safetensors"), data)
-        loaded.prior.level(LEVELS - 1).decode(b"", 2, 2)
+        loaded.prior.level(MAX_LEVEL).decode(b"", 2, 2)
     except BkcError:
         pass
 
@@ -128,9 +129,13 @@ def info(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    "container": container, "entropy": entropy, "metadata": metadata, "pillow": pillow,
-    "bundle": hostile_bundle, "info": info,
-}  # fmt: skip
+    "container": container,
+    "entropy": entropy,
+    "metadata": metadata,
+    "pillow": pillow,
+    "bundle": hostile_bundle,
+    "info": info,
+}
 
 
 def run(name: str, data: bytes) -> None:

@@ -1,0 +1,215 @@
+"""What is compared: bundles, Pillow's formats, CompressAI's zoo, each with its qualities."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from bkcodec.errors import UnsupportedError, UsageError
+
+DEFAULT_QUALITIES = (5.0, 20.0, 35.0, 50.0, 70.0, 90.0)
+CEILING = "vae-roundtrip"
+NONE = "none"  # in place of peers
+
+
+@dataclass(frozen=True, slots=True)
+class PillowFormat:
+    """A format of Pillow.
+
+    Attributes:
+        name: Pillow's.
+        suffix: of files.
+        ladder: qualities that span about 0.1 to 1.1 bpp on photos (JPEG 2000: the rate itself).
+        settings: for ``save``: its most effective ordinary ones.
+        note: what to say about them.
+        mime: where every browser shows the files, their type.
+        feature: what Pillow may have been built without.
+    """
+
+    name: str
+    suffix: str
+    ladder: tuple[float, ...]
+    settings: dict[str, Any]
+    note: str
+    mime: str | None = None
+    feature: str | None = None
+
+
+PILLOW = {
+    "jpeg": PillowFormat(
+        "JPEG",
+        ".jpg",
+        (3, 8, 17, 30, 47, 67),
+        {"optimize": True, "progressive": True},
+        "Pillow, optimised progressive",
+        "image/jpeg",
+    ),
+    "webp": PillowFormat(
+        "WEBP",
+        ".webp",
+        (0, 4, 15, 35, 58, 78),
+        {"method": 6},
+        "Pillow, method 6",
+        "image/webp",
+        "webp",
+    ),
+    "avif": PillowFormat(
+        "AVIF", ".avif", (2, 15, 28, 40, 51, 62), {}, "Pillow", "image/avif", "avif"
+    ),
+    "jxl": PillowFormat(
+        "JXL", ".jxl", (1, 12, 25, 42, 60, 78), {"effort": 7}, "pillow-jxl-plugin, effort 7"
+    ),
+    "jpeg2000": PillowFormat(
+        "JPEG2000",
+        ".jp2",
+        (0.1, 0.2, 0.35, 0.55, 0.8, 1.1),
+        {"irreversible": True, "quality_mode": "rates", "mct": 1},
+        "Pillow, irreversible, by rate",
+        None,
+        "jpg_2000",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One codec with its ladder.
+
+    Attributes:
+        kind: "bundle", "pillow", "zoo" (a CompressAI model) or "ceiling" (a bundle's VAE alone).
+        name: as shown.
+        qualities: of the ladder, in the codec's own units, rising.
+        source: path of the bundle, key of ``PILLOW``, or the zoo's architecture.
+        settings: what else makes it this codec and no other.
+        device: where networks run.
+        threads: that it may use; 0 = as it likes.
+        note: what to say about it in the report.
+    """
+
+    kind: str
+    name: str
+    qualities: tuple[float, ...]
+    source: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+    threads: int = 0
+    note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a worker, and for the detailed results."""
+        return asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for results to stand side by side."""
+        chosen = {"kind": self.kind, "settings": self.settings, "device": self.device}
+        return chosen if self.kind in ("bundle", "ceiling") else chosen | {"source": self.source}
+
+
+def bundles(models: Sequence[str], qualities: Sequence[float], device: str) -> list[Candidate]:
+    """The bundles to test, and for each the ceiling of its VAE.
+
+    A bundle given by its file is called by the file's stem.
+
+    Raises:
+        UnsupportedError: an unknown bundle.
+    """
+    from bkcodec.bundle import find_bundle, load_bundle
+
+    found = []
+    for model in models:
+        path = find_bundle(model)
+        bundle = load_bundle(path)
+        name = path.stem if Path(model).is_file() else bundle.name
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        note = f"bundle {bundle.name}, fingerprint {bundle.fingerprint.hex()}"
+        found += [
+            Candidate(
+                "bundle", name, tuple(qualities), str(path), {"sha256": digest}, device, note=note
+            ),
+            Candidate(
+                "ceiling",
+                f"{name}:{CEILING}",
+                (0.0,),
+                str(path),
+                {"sha256": digest},
+                device,
+                note=f"VAE of {name} without quantisation: a ceiling, no codec",
+            ),
+        ]
+    return found
+
+
+def default_peers() -> list[str]:
+    """Pillow's formats that this installation has."""
+    return [name for name in PILLOW if _missing(name) is None]
+
+
+def peers(names: Sequence[str], avif_speed: int, device: str) -> list[Candidate]:
+    """Peers by name: Pillow's formats, or zoo:ARCHITECTURE[:METRIC].
+
+    Raises:
+        UsageError: an unknown name.
+        UnsupportedError: a plugin, or weights, that are not here.
+    """
+    if NONE in names and len(names) > 1:
+        raise UsageError("--peers none stands alone")
+    return [
+        zoo_peer(name, device) if name.startswith("zoo:") else pillow_peer(name, avif_speed)
+        for name in names
+        if name != NONE
+    ]
+
+
+def pillow_peer(name: str, avif_speed: int) -> Candidate:
+    """One of Pillow's formats."""
+    if name not in PILLOW:
+        raise UsageError(f"unknown peer {name!r}: {', '.join(PILLOW)}, or zoo:ARCHITECTURE")
+    missing = _missing(name)
+    if missing is not None:
+        raise UnsupportedError(f"peer {name} needs {missing}")
+    known = PILLOW[name]
+    settings, note = known.settings, known.note
+    if name == "avif":
+        settings, note = {"speed": avif_speed}, f"{note}, speed {avif_speed}"
+    return Candidate("pillow", name, known.ladder, name, settings, note=note)
+
+
+def _missing(name: str) -> str | None:
+    """What to install for one of Pillow's formats, if anything."""
+    from PIL import features
+
+    if name == "jxl":
+        return None if find_spec("pillow_jxl") else "pillow-jxl-plugin: install bkcodec[peers]"
+    feature = PILLOW[name].feature
+    there = feature is None or features.check(feature)
+    return None if there else f"a Pillow with {feature}; see bkcodec[bench]"
+
+
+def zoo_peer(name: str, device: str) -> Candidate:
+    """A model of CompressAI's zoo at all qualities whose weights are in PyTorch's cache."""
+    try:
+        from compressai.zoo.image import model_urls
+        from torch.hub import get_dir
+    except ImportError as error:
+        raise UnsupportedError(f"peer {name} needs CompressAI: pip install compressai") from error
+    _, architecture, metric = [*name.split(":"), "mse"][:3]
+    urls: dict[int, str] = model_urls.get(architecture, {}).get(metric, {})
+    if not urls:
+        raise UsageError(f"{name!r}: CompressAI's zoo has {', '.join(model_urls)}; mse, ms-ssim")
+    cache = Path(get_dir()) / "checkpoints"
+    there = tuple(float(q) for q, url in urls.items() if (cache / url.split("/")[-1]).is_file())
+    if not there:
+        raise UnsupportedError(f"peer {name}: no weights in {cache}; nothing is downloaded here")
+    return Candidate(
+        "zoo",
+        name.removeprefix("zoo:"),
+        there,
+        architecture,
+        {"metric": metric},
+        device,
+        note=f"CompressAI zoo, {metric}",
+    )

@@ -1,0 +1,82 @@
+"""The encoder's half: pixels -> z -> symbols, in tiles, the same on every machine.
+
+Networks of the own space run in float64. In float32 the order of a sum, which depends on processor,
+threads and library, moves z by up to 1e-4, and with it a symbol in some millions; in float64 by
+1e-12, which never met a rounding edge in our tests (docs/reliability.md). It costs 75 ms more for a
+768 x 512 photo on two cores. A pretrained VAE is too large for that and keeps its precision.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bkcodec.models.compression import BkSdmCompression
+from bkcodec.prior.parts import SYMBOL_MAX
+from bkcodec.prior.tables import Symbols
+from bkcodec.tiling import scaled, windows
+
+Latent = NDArray[np.float32]
+
+
+class Encoder:
+    """A model's encoder on a device (the CPU where that has no float64)."""
+
+    def __init__(self, model: BkSdmCompression, device: torch.device) -> None:
+        self.model, self.device = model, device
+        self._dtype = model.space.encoder_dtype
+        if self._dtype == torch.float64 and device.type == "mps":
+            self.device = torch.device("cpu")
+        self._networks = model.space.encoder(model, self.device)
+        self.steps: Latent = model.quantiser.exact_steps()
+
+    @torch.inference_mode()
+    def analyse(
+        self, rgb: NDArray[np.uint8], tile: int | None, keep_y: bool = False
+    ) -> tuple[Tensor | None, Latent]:
+        """Pixels -> z.
+
+        Args:
+            rgb: uint8 [H, W, 3].
+            tile: as in ``EncodeOptions``.
+            keep_y: whether y is wanted too.
+
+        Returns:
+            y float32 [1, latent, ., .] or None, and z float32 [M, h, w].
+        """
+        height, width = rgb.shape[:2]
+        model, stride = self.model, self.model.stride
+        rows, columns = -(-height // stride), -(-width // stride)
+        y = None
+        if keep_y:
+            y = torch.empty(1, model.latent, rows * model.factor, columns * model.factor)
+        z = np.empty((model.config.M, rows, columns), np.float32)
+        side, reach = model.space.tiles(model, tile, width, height)
+        with _exact_float32(self.device):
+            for window in windows(rows, columns, side, reach):
+                pixels = rgb[scaled(window.outer, stride)]
+                x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]  # channels last
+                part_y, part = self._networks(x.to(self._dtype).div_(255).to(self.device))
+                if y is not None:
+                    inner = part_y[(..., *scaled(window.inner, model.factor))]
+                    y[(..., *scaled(window.core, model.factor))] = inner.cpu()
+                z[(..., *window.core)] = part[0][(..., *window.inner)].cpu().numpy()
+        return y, z
+
+    def quantise(self, z: Latent, levels: int | NDArray[np.uint8]) -> Symbols:
+        """z [M, h, w] -> symbols int16 at a quality level, or at that of each cell [h, w]."""
+        symbols = np.empty(z.shape, np.int16)
+        for plane, steps, out in zip(z, self.steps.T, symbols, strict=True):
+            out[:] = np.rint(plane / steps[levels]).clip(-SYMBOL_MAX, SYMBOL_MAX)
+        return symbols
+
+
+def _exact_float32(device: torch.device) -> AbstractContextManager[None]:
+    """No TF32 convolutions on CUDA: its 10-bit mantissa would make symbols wobble."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)

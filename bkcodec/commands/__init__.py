@@ -1,0 +1,1 @@
+"""The commands of ``bkcodec``: everything that knows click. One file a command."""

@@ -1,0 +1,138 @@
+"""``bkcodec decode``: .bkc files to photos."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from bkcodec.commands.batch import (
+    Report,
+    Shared,
+    is_in_the_way,
+    run_batch,
+    shared_options,
+    write_output,
+)
+from bkcodec.commands.paths import EXTENSION, Job, is_directory, plan
+from bkcodec.container import MAGIC, container_from_bytes
+from bkcodec.errors import UsageError
+from bkcodec.files import STREAM, printable, read_whole
+from bkcodec.options import MAX_SEED, MAX_STEPS, SCHEDULERS, DecodeOptions, level_to_quality
+
+FORMATS = ("png", "jpg", "webp", "ppm", "tiff")
+BY_SUFFIX = {
+    ".png": "png",
+    ".jpg": "jpg",
+    ".jpeg": "jpg",
+    ".webp": "webp",
+    ".ppm": "ppm",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+}
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option(
+    "--format", "format_", type=click.Choice(FORMATS), help="Of the output; needed for -o -."
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(1, MAX_STEPS),
+    default=1,
+    show_default=True,
+    help="Denoising steps: 1 is closest to the photo, more give texture.",
+)
+@click.option(
+    "--scheduler",
+    type=click.Choice(SCHEDULERS),
+    help="How several steps are taken; default ddim.",
+)
+@click.option(
+    "--realism",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="Weight of the denoised latent against the hyper-decoder's mean.",
+)
+@click.option("--seed", type=click.IntRange(0, MAX_SEED), help="Of the noise of several steps.")
+@click.option("-m", "--model", help="A bundle file, for .bkc files of bundles not installed.")
+@shared_options
+def decode(
+    inputs: tuple[str, ...],
+    format_: str | None,
+    steps: int,
+    scheduler: str | None,
+    realism: float,
+    seed: int | None,
+    model: str | None,
+    shared: Shared,
+) -> None:
+    """Decode .bkc files to photos (INPUT: files, directories, or - for stdin)."""
+    if steps == 1 and (scheduler is not None or seed is not None):
+        raise UsageError("--scheduler and --seed need --steps 2 or more")
+    extension = output_format(format_, shared.output, inputs)
+    jobs = plan(inputs, shared.output, f".{extension}", frozenset({EXTENSION}), shared.recursive)
+    shared.check(inputs, jobs)
+    options = DecodeOptions(
+        steps,
+        scheduler or "ddim",
+        realism,
+        seed,
+        shared.device,
+        shared.tile,
+        shared.limits,
+        shared.backbone,
+        model,
+    )
+    from bkcodec.codec import codec_for
+    from bkcodec.image.writing import save_rows
+
+    def work(job: Job) -> Report:
+        if is_in_the_way(job, shared):
+            return Report(job, skipped=True)
+        data = read_whole(job.source, options.limits.max_file_bytes, MAGIC)
+        container = container_from_bytes(data, options.limits)
+        codec = codec_for(container, options)
+        started = time.perf_counter()
+        rows = codec.decode_rows(container, options)
+        write_output(job, lambda file: save_rows(rows, file, extension), shared)
+        seconds = time.perf_counter() - started
+        return Report(
+            job,
+            {
+                "width": container.width,
+                "height": container.height,
+                "seconds": round(seconds, 4),
+                "quality": level_to_quality(container.level),
+                "device": codec.device.type,
+            },
+        )
+
+    run_batch(jobs, work, shared, "Decoding")
+
+
+def output_format(chosen: str | None, output: str | None, inputs: Iterable[str]) -> str:
+    """The decoded format: --format, or the output's extension, or PNG.
+
+    Raises:
+        UsageError: it cannot be told, or the two contradict each other.
+    """
+    to_stdout = output == STREAM or (output is None and STREAM in inputs)
+    if to_stdout:
+        if chosen is None:
+            raise UsageError("decoding to standard output needs --format")
+        return chosen
+    if output is None or is_directory(output):
+        return chosen or "png"
+    implied = BY_SUFFIX.get(Path(output).suffix.lower())
+    if chosen and implied and implied != chosen:
+        raise UsageError(f"--format {chosen} contradicts the output name {printable(output)}")
+    if not (chosen or implied):
+        raise UsageError(
+            f"{printable(output)}: unknown extension; use .png, .jpg, .webp, .ppm, .tiff"
+        )
+    return chosen or implied or "png"

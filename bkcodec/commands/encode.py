@@ -1,0 +1,174 @@
+"""``bkcodec encode``: photos to .bkc files."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bkcodec.commands.batch import (
+    Report,
+    Shared,
+    is_in_the_way,
+    run_batch,
+    shared_options,
+    write_output,
+)
+from bkcodec.commands.paths import EXTENSION, Job, plan
+from bkcodec.commands.values import byte_size, strip
+from bkcodec.errors import BkcError, UsageError
+from bkcodec.files import IMAGE_SUFFIXES, printable, read_whole
+from bkcodec.options import MAX_EFFORT, EncodeOptions, Limits, level_to_quality
+
+if TYPE_CHECKING:
+    from bkcodec.codec import Codec, Encoded
+    from bkcodec.image.picture import Picture
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option(
+    "-q", "--quality", type=click.FloatRange(0, 100), help="0..100, higher is better; default 50."
+)
+@click.option(
+    "--target-bpp", type=click.FloatRange(0, min_open=True), help="Largest allowed bits a pixel."
+)
+@click.option(
+    "--target-size", type=byte_size, metavar="N[k|M]", help="Largest allowed file size in bytes."
+)
+@click.option("-m", "--model", default="lite", show_default=True, help="Name or file of a bundle.")
+@click.option(
+    "--strip", type=strip, metavar="exif,xmp,icc,all", default="", help="Metadata to leave out."
+)
+@click.option(
+    "--alpha",
+    default="keep",
+    show_default=True,
+    metavar="keep|drop|COLOR",
+    help="Keep the alpha plane (lossless), drop it, or blend onto a colour.",
+)
+@click.option(
+    "--effort",
+    type=click.IntRange(0, MAX_EFFORT),
+    default=0,
+    show_default=True,
+    help="Search what the decoder's U-Net should start from: 1 the timestep, 2 also the seed.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="End the searches of --target-* and --effort with the best so far.",
+)
+@click.option("--dry-run", is_flag=True, help="Encode, report, write nothing.")
+@click.option("--verify", is_flag=True, help="Read back what was written, compare the symbols.")
+@shared_options
+def encode(
+    inputs: tuple[str, ...],
+    quality: float | None,
+    target_bpp: float | None,
+    target_size: int | None,
+    model: str,
+    strip: frozenset[str],
+    alpha: str,
+    effort: int,
+    timeout: float | None,
+    dry_run: bool,
+    verify: bool,
+    shared: Shared,
+) -> None:
+    """Encode photos to .bkc files (INPUT: files, directories, or - for stdin)."""
+    options = EncodeOptions(
+        quality,
+        target_bpp,
+        target_size,
+        model,
+        shared.device,
+        shared.tile,
+        strip,
+        alpha,
+        effort,
+        timeout,
+        shared.backbone,
+    )
+    if dry_run and (verify or shared.keep_mtime):
+        flag = "--verify" if verify else "--keep-mtime"
+        raise UsageError(f"{flag} has no file to work on with --dry-run")
+    jobs = plan(inputs, shared.output, EXTENSION, IMAGE_SUFFIXES, shared.recursive)
+    shared.check(inputs, jobs)
+    if verify and any(job.target is None for job in jobs):
+        raise UsageError("--verify cannot read back standard output")
+    if timeout is not None and not (effort or options.has_target):
+        raise UsageError("--timeout needs a search: --target-bpp, --target-size or --effort")
+    if shared.unet != "auto" and not effort:
+        raise UsageError("--unet matters to encoding with --effort only")
+    from bkcodec.codec import Codec
+
+    codec = Codec(options.model, options.device, options.needed_backbone)
+
+    def work(job: Job) -> Report:
+        if is_in_the_way(job, shared):
+            return Report(job, skipped=True)
+        started = time.perf_counter()
+        picture, n_frames = read_picture(job, codec, options, shared.limits)
+        encoded = codec.encode_picture(picture, options)
+        seconds = time.perf_counter() - started
+        report = Report(job, _values(encoded, n_frames, seconds, codec))
+        if not dry_run:
+            write_output(job, encoded.data, shared)
+        if verify and job.target is not None:
+            check_symbols(job.target, codec, encoded)
+            report.values["verified"] = True
+        return report
+
+    run_batch(jobs, work, shared, "Encoding")
+
+
+def read_picture(
+    job: Job, codec: Codec, options: EncodeOptions, limits: Limits
+) -> tuple[Picture, int]:
+    """The picture of an input file, and how many frames that has.
+
+    What cannot be encoded is refused before its pixels are decoded.
+    """
+    from bkcodec.image.reading import load_pixels, n_frames, open_header, picture_from_image
+    from bkcodec.tiling import check_pixels
+
+    file = io.BytesIO(read_whole(job.source, limits.max_file_bytes))
+    image = open_header(file, limits)
+    check_pixels(*image.size, codec.model.stride, limits)  # as a reader will
+    codec.check_memory(*image.size, options.tile)
+    load_pixels(image, file)
+    return picture_from_image(image), n_frames(image)
+
+
+def check_symbols(path: Path, codec: Codec, encoded: Encoded) -> None:
+    """Read a file back and compare its symbols with those that were coded.
+
+    Raises:
+        BkcError: they differ.
+    """
+    from bkcodec.container import container_from_bytes
+    from bkcodec.inspection import read_symbols
+
+    _, symbols = read_symbols(container_from_bytes(path.read_bytes()), codec.bundle)
+    if not (symbols == encoded.symbols).all():
+        raise BkcError(f"{printable(path)}: verification failed, the symbols differ")
+
+
+def _values(encoded: Encoded, n_frames: int, seconds: float, codec: Codec) -> dict[str, object]:
+    """What there is to report of an encoded file."""
+    c, n_bytes = encoded.container, len(encoded)
+    values: dict[str, object] = {
+        "width": c.width,
+        "height": c.height,
+        "bytes": n_bytes,
+        "bpp": round(8 * n_bytes / (c.width * c.height), 6),
+        "quality": level_to_quality(c.level),
+        "seconds": round(seconds, 4),
+        "device": codec.device.type,
+    }
+    return values | ({"frames_left_out": n_frames - 1} if n_frames > 1 else {})

@@ -1,0 +1,76 @@
+"""``bkcodec info``: what a .bkc file says about itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bkcodec.commands.batch import Report, exit_for, print_error, run_all
+from bkcodec.commands.paths import Job
+from bkcodec.container import MAGIC
+from bkcodec.errors import UsageError
+from bkcodec.files import STREAM, printable, read_whole
+from bkcodec.options import METADATA
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a file on stdout.")
+@click.option("--verify", is_flag=True, help="Decode the symbols too and print their SHA-256.")
+@click.option("--extract", type=click.Choice(METADATA), help="Write out metadata.")
+@click.option("-o", "--output", metavar="FILE", help="Where --extract writes; - for stdout.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite an existing output.")
+@click.option("-m", "--model", help="A bundle file, for --verify of bundles not installed.")
+@click.option("-v", "--verbose", is_flag=True, help="Show tracebacks.")
+def info(
+    files: tuple[str, ...],
+    as_json: bool,
+    verify: bool,
+    extract: str | None,
+    output: str | None,
+    force: bool,
+    model: str | None,
+    verbose: bool,
+) -> None:
+    """Show what a .bkc file says about itself, without decoding it."""
+    from bkcodec import inspection
+
+    if bool(extract) != bool(output):
+        raise UsageError("--extract and -o go together")
+    if extract and len(files) > 1:
+        raise UsageError("--extract takes one file")
+    if extract and as_json:
+        raise UsageError("--extract and --json exclude each other")
+    if force and not extract:
+        raise UsageError("--force only matters with --extract")
+    if output not in (None, STREAM) and _is_same_file(files[0], str(output)):
+        raise UsageError(f"{printable(output)} is the input; it would be overwritten")
+    if model and not verify:
+        raise UsageError("--model only matters with --verify")
+
+    def describe(job: Job) -> Report:
+        data = read_whole(job.source, inspection.NO_PIXEL_LIMIT.max_file_bytes, MAGIC)
+        if extract and output:
+            inspection.extract(data, extract, output, force)
+        return Report(job, inspection.info(data, verify, model))
+
+    reports = []
+    jobs = [Job(None if name == STREAM else Path(name), None) for name in files]
+    for report in run_all(jobs, describe, 1):
+        reports.append(report)
+        row: dict[str, Any] = {"file": report.job.name}
+        if report.error is not None:
+            print_error(report, verbose)
+            row["error"] = str(report.error)
+        if as_json:
+            click.echo(json.dumps(row | report.values))
+        elif report.error is None and not extract:
+            click.echo(inspection.text(report.job.name, report.values))
+    exit_for(reports)
+
+
+def _is_same_file(one: str, other: str) -> bool:
+    return Path(one).resolve() == Path(other).resolve()

@@ -1,0 +1,351 @@
+"""``bkcodec train``: the options, and what they start. PyTorch is loaded when a run begins."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bkcodec.commands.train_check import GROWING, SIZES, Request, check
+from bkcodec.commands.values import pair, positive_range, weighted_folder
+from bkcodec.errors import InputError, UnsupportedError, UsageError
+from bkcodec.train.phases import PHASES
+
+if TYPE_CHECKING:
+    from bkcodec.models.config import ModelConfig
+    from bkcodec.train.options import TrainOptions
+
+FOLDER = click.Path(path_type=Path)
+LAMBDA = {"own": (1.5e-4, 0.1), "sd": (0.035, 2.0)}  # trade-offs at quality 0 and 100
+MAX_SEED = 2**31 - 1
+
+
+def read_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
+    """Take option values from a TOML file; those on the command line win."""
+    if path is None:
+        return
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise click.BadParameter(f"{path}: {error}") from error
+    names = {p.name: p for p in context.command.params}
+    by_flag = {
+        flag.lstrip("-").replace("-", "_"): name for name, p in names.items() for flag in p.opts
+    }
+    unknown = [key for key in content if key.replace("-", "_") not in by_flag]
+    if unknown:
+        raise click.BadParameter(f"{path}: unknown option {', '.join(unknown)}")
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        name = by_flag[key.replace("-", "_")]
+        if isinstance(value, (list, bool)):
+            values[name] = value
+        else:
+            values[name] = [str(value)] if names[name].multiple else str(value)
+    context.default_map = values
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.option(
+    "--data",
+    type=weighted_folder,
+    multiple=True,
+    metavar="DIR[=WEIGHT]",
+    help="Folder of training photos; several are mixed by weight.",
+)
+@click.option("--val", type=FOLDER, help="Folder of validation photos.")
+@click.option(
+    "-o",
+    "--output-dir",
+    "output",
+    type=FOLDER,
+    required=True,
+    help="The run's folder; with --export, the bundle file.",
+)
+@click.option(
+    "--config",
+    type=FOLDER,
+    callback=read_config,
+    is_eager=True,
+    expose_value=False,
+    help="TOML file with any of these options; the command line wins.",
+)
+@click.option(
+    "--phase",
+    type=click.Choice(list(PHASES)),
+    default="joint",
+    show_default=True,
+    help="Everything; everything, for 8-bit networks; the context prior; the decoder alone; "
+    "texture; the fit to a pretrained U-Net; a custom VAE.",
+)
+@click.option(
+    "--rendered",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Share of the crops that are drawn: text, screens, diagrams, flat colours.",
+)
+@click.option("--epochs", type=click.IntRange(1), help="Length of the run.  [default: 100]")
+@click.option("--max-steps", type=click.IntRange(1), help="Length of the run.")
+@click.option("--max-minutes", type=click.FloatRange(0, min_open=True), help="Length of the run.")
+@click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True)
+@click.option(
+    "--image-size",
+    type=click.IntRange(176),
+    default=256,
+    show_default=True,
+    help="Side of the square crops in pixels.",
+)
+@click.option("--lr", type=click.FloatRange(0, min_open=True), default=1e-4, show_default=True)
+@click.option(
+    "--decay",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Share of the run at whose end the learning rate falls. A run whose length is not known "
+    "yet takes a small one, and is resumed with its real length at the end.",
+)
+@click.option(
+    "--lambda",
+    "lambda_",
+    type=positive_range,
+    metavar="X|LOW:HIGH",
+    help="Rate-distortion trade-off; a range goes over the qualities 0 to 100.  [default: "
+    "1.5e-4:0.1; 0.035:2 with a pretrained part]",
+)
+@click.option(
+    "--ms-ssim-weight",
+    type=click.FloatRange(0, 1),
+    default=0.7,
+    show_default=True,
+    help="Share of MS-SSIM in the distortion, the rest is MSE.",
+)
+@click.option(
+    "--lpips",
+    type=click.Path(dir_okay=False, exists=True),
+    help="Safetensors file of LPIPS-SQ weights.",
+)
+@click.option("--lpips-weight", type=click.FloatRange(0), default=0.0, show_default=True)
+@click.option(
+    "--adversarial-weight",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Of a patch critic in the texture phase.",
+)
+@click.option(
+    "--N",
+    "N",
+    type=click.IntRange(8),
+    help="Width of the networks at 1/8 resolution.  [default: 128; 96 with a pretrained part]",
+)
+@click.option(
+    "--M",
+    "M",
+    type=click.IntRange(8, 768),
+    help="Channels of z.  [default: 128; 64 with a pretrained part]",
+)
+@click.option(
+    "--encoder-depths",
+    type=pair,
+    metavar="FINE,COARSE",
+    help="Blocks of the VAE's encoder at 1/8 and 1/16 (with a pretrained VAE: of h_a at 1/16 and "
+    "1/32).  [default: 3,4 (3,3), or those of --init-from]",
+)
+@click.option(
+    "--decoder-depths",
+    type=pair,
+    metavar="FINE,COARSE",
+    help="Those of its decoder (of h_s).  [default: 4,4 (4,3), or those of --init-from]",
+)
+@click.option(
+    "--inner",
+    type=click.FloatRange(0.25, 2),
+    help="Width inside of residual blocks, as a share of their channels.  [default: 0.5, or that "
+    "of --init-from]",
+)
+@click.option(
+    "--hidden",
+    type=click.IntRange(8, 64),
+    default=48,
+    show_default=True,
+    help="Width of the context prior's networks.",
+)
+@click.option(
+    "--context-phases",
+    type=click.Choice(["1", "2", "4", "7", "10"]),
+    help="Phases in which the context prior codes its first group; later ones have at most 4.  "
+    "[default: 2, or those of --init-from]",
+)
+@click.option(
+    "--diffusion-steps",
+    "sample_steps",
+    type=click.IntRange(2, 50),
+    default=30,
+    show_default=True,
+    help="Denoising steps of the sample pictures.",
+)
+@click.option(
+    "--schedule",
+    type=click.Choice(["linear", "cosine", "scaled_linear"]),
+    default="scaled_linear",
+    show_default=True,
+    help="Noise schedule.",
+)
+@click.option("--bk-sdm", type=FOLDER, help="BK-SDM directory, for pretrained parts.")
+@click.option("--vae", type=FOLDER, help="Directory of another VAE for the same latents.")
+@click.option(
+    "--latents",
+    type=FOLDER,
+    help="File of the photos' latents; made if missing.  [default: in the run's folder]",
+)
+@click.option("--pretrained-vae/--no-pretrained-vae", default=False, show_default=True)
+@click.option("--pretrained-unet/--no-pretrained-unet", default=False, show_default=True)
+@click.option(
+    "--adapter",
+    type=click.Choice(["none", "lora"]),
+    default="lora",
+    show_default=True,
+    help="What --phase denoiser adds to the frozen U-Net.",
+)
+@click.option("--lora-rank", type=click.IntRange(1, 256), default=8, show_default=True)
+@click.option(
+    "--unroll-steps",
+    type=click.IntRange(1, 8),
+    default=1,
+    show_default=True,
+    help="Denoising steps that --phase denoiser trains through.",
+)
+@click.option(
+    "--precision", type=click.Choice(["no", "bf16", "fp16"]), default="no", show_default=True
+)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
+)
+@click.option("--compile", "compiled", is_flag=True, help="Compile the networks; for GPUs.")
+@click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
+@click.option(
+    "--save-minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="Time between validations with their checkpoints.",
+)
+@click.option("--save-steps", type=click.IntRange(1), help="Steps between them.")
+@click.option("--init-from", metavar="BUNDLE|RUN", help="Start from its networks.")
+@click.option("--resume", is_flag=True, help="Go on with the run in the output folder.")
+@click.option("--dry-run", is_flag=True, help="Check everything, take three steps, write nothing.")
+@click.option(
+    "--export",
+    "run",
+    type=FOLDER,
+    metavar="RUN",
+    help="Write the bundle of a finished run instead of training.",
+)
+@click.option(
+    "--prior",
+    type=click.Choice(["context", "factorized"]),
+    default="context",
+    show_default=True,
+    help="Of the exported bundle.",
+)
+@click.option("--name", default="custom", show_default=True, help="Of the exported bundle.")
+@click.option(
+    "--data-note",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Text file on the photos' origin and licences, for the provenance record.",
+)
+@click.pass_context
+def train(context: click.Context, /, **given: Any) -> None:
+    """Train a bundle, or export one from a finished run (needs the extra bkcodec[train])."""
+    request = Request(**given)
+    check(context, request)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    try:
+        from bkcodec.train import export, run, start
+    except ImportError as error:
+        raise UnsupportedError(
+            f"training needs the extra packages ({error}): pip install 'bkcodec[train]'"
+        ) from error
+    folders = [folder for folder, _ in request.data]
+    for folder in folders if request.val is None else [*folders, request.val]:
+        if not folder.is_dir():
+            raise InputError(f"{folder}: not a folder")
+    if request.run is not None:
+        note = request.data_note.read_text("utf-8") if request.data_note else None
+        parts = export.parts_of(request.run, request.bk_sdm, request.vae)
+        export.export_run(
+            request.run, request.data, request.output, request.name, note, request.prior, parts
+        )
+        return
+    config, init, origin = _config(request), None, {}
+    if request.init_from is not None:
+        init = start.load_init(request.init_from)
+        start.check_start(init, request.phase)
+        config, origin = init.config, {"init_from": init.record}
+    parts = start.load_parts(config, request.bk_sdm, request.vae, request.pretrained_unet)
+    phase = PHASES[request.phase]
+    if config.space == "sd" and not phase.in_sd_space:
+        raise UsageError(f"--phase {phase.name} is not for pretrained latents")
+    options = _options(request, config, 2 if init is None else init.context_phases)
+    if phase.trains_all:
+        config = _grown(config, request, init is not None)
+    assert request.val is not None  # as was checked
+    where = (options, config, request.data, request.val, request.output)
+    if request.dry_run:
+        run.rehearse(*where, device=request.device, init=init, parts=parts)
+        return
+    record: dict[str, Any] = {
+        "data": [f"{folder.name}={weight:g}" for folder, weight in request.data],
+        "val": request.val.name,
+        "command": "bkcodec " + " ".join(sys.argv[1:]),
+        **origin,
+    }
+    if parts.backbone is not None:
+        record["unet"] = parts.backbone.mark()
+    run.start(*where, record, resume=request.resume, device=request.device, init=init, parts=parts)
+
+
+def _config(request: Request) -> ModelConfig:
+    """Sizes of fresh networks."""
+    from bkcodec.models.config import ModelConfig, sd_config
+
+    sizes = {name: getattr(request, name) for name in SIZES if getattr(request, name) is not None}
+    if request.pretrained_vae or request.pretrained_unet:
+        return sd_config(**sizes)
+    return ModelConfig(**({"N": 128, "M": 128} | sizes))
+
+
+def _grown(config: ModelConfig, request: Request, has_start: bool) -> ModelConfig:
+    """The sizes with what the options say of them; those of a start may only grow."""
+    sizes = {name: getattr(request, name) for name in GROWING if getattr(request, name) is not None}
+    for name, size in sizes.items():
+        before = getattr(config, name)
+        pairs = zip(size, before, strict=True) if isinstance(size, tuple) else [(size, before)]
+        if has_start and any(new < old for new, old in pairs):
+            raise UsageError(f"--{name.replace('_', '-')}: smaller than that of --init-from")
+    return replace(config, **sizes)
+
+
+def _options(request: Request, config: ModelConfig, default_phases: int) -> TrainOptions:
+    from bkcodec.train.options import TrainOptions
+
+    in_sd = config.space == "sd"
+    low, high = request.lambda_ or LAMBDA[config.space]
+    latents = None
+    if in_sd and PHASES[request.phase].on_latents:
+        latents = str(request.latents or request.output / "latents.safetensors")
+    names = {f.name for f in fields(TrainOptions)} & {f.name for f in fields(Request)}
+    shared: dict[str, Any] = {name: getattr(request, name) for name in names}
+    shared["epochs"] = request.epochs if request.has_length else 100
+    shared["context_phases"] = int(request.context_phases or default_phases)
+    shared["latents"] = latents
+    return TrainOptions(lambda_min=low, lambda_max=high, **shared)

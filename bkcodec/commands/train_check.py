@@ -1,0 +1,130 @@
+"""The options of ``bkcodec train`` as one object, and which of them go together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from bkcodec.errors import UsageError
+from bkcodec.train.phases import PHASES
+
+SIZES = ("N", "M", "schedule")  # of the networks; --init-from settles them
+GROWING = ("encoder_depths", "decoder_depths", "inner")  # what is new does nothing at first
+EXPORT_ONLY = {"run", "prior", "name", "data_note"}
+PICTURES_ONLY = ("ms_ssim_weight", "lpips", "lpips_weight")
+DENOISER_ONLY = ("adapter", "lora_rank", "unroll_steps")
+BOTH_MODES = {"data", "output", "config", "bk_sdm", "vae"}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for; the fields are the options of ``bkcodec train``."""
+
+    data: tuple[tuple[Path, float], ...]
+    val: Path | None
+    output: Path
+    phase: str
+    rendered: float
+    epochs: int | None
+    max_steps: int | None
+    max_minutes: float | None
+    batch_size: int
+    image_size: int
+    lr: float
+    decay: float
+    lambda_: tuple[float, float] | None
+    ms_ssim_weight: float
+    lpips: str | None
+    lpips_weight: float
+    adversarial_weight: float
+    N: int | None
+    M: int | None
+    encoder_depths: tuple[int, int] | None
+    decoder_depths: tuple[int, int] | None
+    inner: float | None
+    hidden: int
+    context_phases: str | None
+    sample_steps: int
+    schedule: str
+    bk_sdm: Path | None
+    vae: Path | None
+    latents: Path | None
+    pretrained_vae: bool
+    pretrained_unet: bool
+    adapter: str
+    lora_rank: int
+    unroll_steps: int
+    precision: str
+    device: str
+    compiled: bool
+    seed: int
+    save_minutes: float
+    save_steps: int | None
+    init_from: str | None
+    resume: bool
+    dry_run: bool
+    run: Path | None
+    prior: str
+    name: str
+    data_note: Path | None
+
+    @property
+    def has_length(self) -> bool:
+        """Whether it was said how long the run is."""
+        return bool(self.epochs or self.max_steps or self.max_minutes)
+
+
+def check(context: click.Context, request: Request) -> None:
+    """Refuse options that are missing or contradict each other (UsageError)."""
+
+    def is_given(name: str) -> bool:
+        source = context.get_parameter_source(name)
+        return source is not None and source.name == "COMMANDLINE"
+
+    if not request.data:
+        raise UsageError("--data is needed")
+    exporting = request.run is not None
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if is_given(name) and name not in BOTH_MODES and (name in EXPORT_ONLY) != exporting:
+            what = "--export" if exporting else "training"
+            raise UsageError(f"{parameter.opts[-1]} does not apply to {what}")
+    if exporting:
+        return
+    if request.val is None:
+        raise UsageError("--val is needed")
+    phase = PHASES[request.phase]
+    if phase.name != "joint" and request.init_from is None:
+        raise UsageError(f"--phase {phase.name} needs --init-from")
+    if request.init_from is not None and any(is_given(name) for name in SIZES):
+        raise UsageError("--init-from settles --N, --M and --schedule")
+    if not phase.trains_all and any(is_given(name) for name in GROWING):
+        raise UsageError(
+            "--encoder-depths, --decoder-depths and --inner apply to the phases joint and quantise"
+        )
+    if phase.name == "texture" and (request.lpips is None or not request.lpips_weight):
+        raise UsageError("--phase texture needs --lpips and --lpips-weight")
+    if phase.keeps_files and Path(str(request.init_from)).is_dir():
+        raise UsageError(f"--phase {phase.name} starts from a bundle, whose files it keeps")
+    if phase.name == "vae" and not request.pretrained_vae:
+        raise UsageError("--phase vae needs --pretrained-vae to learn from")
+    if request.latents is not None and (not request.pretrained_vae or not phase.on_latents):
+        raise UsageError("--latents goes with --pretrained-vae, in the phases that work on latents")
+    if request.pretrained_vae and phase.on_latents and any(map(is_given, PICTURES_ONLY)):
+        raise UsageError("--ms-ssim-weight and --lpips do not apply to training on latents")
+    if request.pretrained_unet != phase.takes_unet:
+        raise UsageError("--pretrained-unet goes with --phase denoiser")
+    if not phase.takes_unet and any(map(is_given, DENOISER_ONLY)):
+        raise UsageError("--adapter, --lora-rank and --unroll-steps need --phase denoiser")
+    if request.dry_run and request.resume:
+        raise UsageError("--dry-run and --resume exclude each other")
+    if request.adversarial_weight and phase.name != "texture":
+        raise UsageError("--adversarial-weight applies to --phase texture only")
+    if request.lpips_weight and request.lpips is None:
+        raise UsageError("--lpips-weight needs --lpips")
+    if request.pretrained_vae != (request.bk_sdm is not None or request.vae is not None):
+        raise UsageError("--pretrained-vae goes with --bk-sdm or --vae")
+    if request.pretrained_unet and request.bk_sdm is None:
+        raise UsageError("--pretrained-unet needs --bk-sdm")

@@ -1,0 +1,1 @@
+"""Image files to arrays and back, with metadata, orientation and alpha."""

@@ -1,0 +1,161 @@
+"""This machine: devices, free memory, versions. Heavy imports are inside of functions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bkcodec import __version__
+from bkcodec.errors import LimitError, UnsupportedError
+from bkcodec.tiling import AUTO_PIXELS
+
+if TYPE_CHECKING:
+    import torch
+
+# Bytes at the peak, measured with lite on a CPU (scripts/figures/huge.py) and rounded up.
+_TILE_PIXEL = 110  # a pixel that the networks see at once
+_SYMBOL = 10  # a symbol while it is coded
+_Z = 4  # a symbol before rounding
+_Y_HAT = 36  # a value of y_hat and what a chain of several steps needs beside it
+_PIXEL = 3  # of the input
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def estimate(symbols: int, pixels: int, tile: int, steps: int, has_pixels: bool) -> int:
+    """Bytes that encoding or decoding takes beyond the loaded program.
+
+    Args:
+        symbols: of z.
+        pixels: of the picture.
+        tile: pixels of a tile; 0 = the picture is not tiled.
+        steps: denoising steps of a decoder; 0 = for encoding.
+        has_pixels: whether the pixels are in memory already.
+    """
+    seen = min(pixels, max(tile or pixels, AUTO_PIXELS // 2))
+    needed = symbols * _SYMBOL + seen * _TILE_PIXEL
+    if not steps:
+        needed += symbols * _Z + (0 if has_pixels else pixels * _PIXEL)
+    if steps > 1:
+        needed += symbols * _Y_HAT
+    return needed
+
+
+def available() -> int:
+    """Bytes that this process can still get: free memory, less where a limit is set."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    limits = [free, *_address_space_left(), *_cgroup_left()]
+    return max(0, min(limits))
+
+
+def require(needed: int) -> None:
+    """Refuse work that needs more than there is.
+
+    Raises:
+        LimitError: with both numbers.
+    """
+    there = available()
+    if needed > there:
+        raise LimitError(
+            f"needs about {needed / 1e6:,.0f} MB of memory, {there / 1e6:,.0f} MB are free. "
+            "Fewer --jobs, a smaller --tile and, in decoding, --steps 1 need less."
+        )
+
+
+def _address_space_left() -> list[int]:
+    """What ``ulimit -v`` leaves."""
+    if sys.platform == "win32":
+        return []
+    import resource
+
+    import psutil
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft == resource.RLIM_INFINITY:
+        return []
+    return [soft - int(psutil.Process().memory_info().vms)]
+
+
+def _cgroup_left() -> list[int]:
+    """What a container's limit leaves (cgroup version 2)."""
+    try:
+        limit, used, statistics = (
+            (_CGROUP / f"memory.{k}").read_text() for k in ("max", "current", "stat")
+        )
+        cached = dict(line.split() for line in statistics.splitlines())["inactive_file"]
+        return [int(limit) - int(used) + int(cached)]  # a cache makes room
+    except (OSError, ValueError, KeyError):
+        return []  # no such group, or "max": no limit
+
+
+@contextmanager
+def out_of_memory(advice: str) -> Iterator[None]:
+    """Have running out of memory, of this machine or of a GPU, become a LimitError with advice."""
+    try:
+        yield
+    except MemoryError as error:
+        raise LimitError(f"out of memory. {advice}") from error
+    except RuntimeError as error:
+        import torch
+
+        # The CPU's allocator has no class of its own for it.
+        if not isinstance(error, torch.OutOfMemoryError) and "alloc" not in str(error):
+            raise
+        raise LimitError(f"out of memory. {advice}") from error
+
+
+def devices() -> list[str]:
+    """Where networks can run here: cuda, mps, cpu, the fastest first."""
+    import torch
+
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return [*(name for name, is_here in available.items() if is_here), "cpu"]
+
+
+def pick_device(device: str) -> torch.device:
+    """Find a device; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        UnsupportedError: a device that this machine or this PyTorch lacks.
+    """
+    import torch
+
+    if device != "auto" and device not in devices():
+        raise UnsupportedError(f"device {device} is not available here; try --device cpu")
+    return torch.device(devices()[0] if device == "auto" else device)
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Ours, and those of the packages that are installed."""
+    numbers = {"bkcodec": __version__}
+    for name in packages:
+        try:
+            numbers[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return numbers
+
+
+def processor() -> str:
+    """Model and vector instructions of the processor."""
+    import torch
+
+    model = platform.processor() or platform.machine()
+    path = Path("/proc/cpuinfo")
+    if path.is_file():
+        lines = [line.partition(":") for line in path.read_text("utf-8", "replace").splitlines()]
+        names = (value.strip() for key, _, value in lines if key.startswith("model name"))
+        model = next(names, model)
+    return f"{model} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def n_cores() -> int:
+    """Logical cores."""
+    return os.cpu_count() or 1

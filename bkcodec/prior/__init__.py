@@ -1,0 +1,1 @@
+"""Symbols to strings and back, exact in integers. No PyTorch in here."""

@@ -1,0 +1,1 @@
+"""The context prior while it is trained, and its way into integers and back."""

@@ -1,0 +1,90 @@
+"""Time and memory from 1 to 100 megapixels: python scripts/figures/huge.py PHOTOS FOLDER.
+
+Each picture is a wall of the photos at twice their size. It is encoded and decoded by fresh
+processes; printed are seconds and peak memory of each, then how far the default tiles are from one
+piece at 24 megapixels (which takes about 6 GB).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SIZES = [(1200, 834), (2448, 1634), (4240, 2830), (6000, 4000), (8660, 5774), (12248, 8165)]
+
+
+def wall(photos: Path, width: int, height: int, path: Path) -> None:
+    """A picture of a given size, of the photos at twice their size side by side."""
+    from PIL import Image
+
+    picture, x, y, number = Image.new("RGB", (width, height)), 0, 0, 0
+    paths = sorted(photos.glob("*.png"))
+    while y < height:
+        with Image.open(paths[number % len(paths)]) as photo:
+            upright = photo if photo.width > photo.height else photo.rotate(90, expand=True)
+            large = upright.resize(
+                (2 * upright.width, 2 * upright.height), Image.Resampling.BICUBIC
+            )
+        picture.paste(large, (x, y))
+        number, x = number + 1, x + large.width
+        if x >= width:
+            x, y = 0, y + large.height
+    picture.save(path, compress_level=1)
+
+
+def measured(*arguments: object) -> tuple[float, float]:
+    """Seconds and peak MB of a process."""
+    started = time.monotonic()
+    command = [sys.executable, *map(str, arguments)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.stderr is not None
+    if process.returncode:
+        raise SystemExit(process.stderr.read().decode())
+    return time.monotonic() - started, usage.ru_maxrss * 1024 / 1e6
+
+
+def compare(one: Path, other: Path) -> None:
+    """How far two pictures are from each other."""
+    import numpy as np
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None
+    a, b = (np.asarray(Image.open(path)).astype(np.int16) for path in (one, other))
+    far = np.abs(a - b)
+    print(f"tiles against one piece: at most {far.max()} of 255, {(far > 0).mean():.2e} differ")
+
+
+def main() -> None:
+    if sys.argv[1] == "--wall":
+        wall(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]))
+        return
+    if sys.argv[1] == "--compare":
+        compare(Path(sys.argv[2]), Path(sys.argv[3]))
+        return
+    photos, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    folder.mkdir(parents=True, exist_ok=True)
+    print("| size | megapixels | bytes | encode | peak | decode | peak |\n" + 7 * "|---" + "|")
+    program = ("-m", "bkcodec")
+    for width, height in SIZES:
+        photo, file, out = (folder / f"{width}.{kind}" for kind in ("png", "bkc", "out.png"))
+        measured(__file__, "--wall", photos, width, height, photo)
+        encode = measured(*program, "encode", photo, "-o", file, "-f")
+        decode = measured(*program, "decode", file, "-o", out, "-f")
+        times = " | ".join(
+            f"{seconds:.1f} s | {peak:,.0f} MB" for seconds, peak in (encode, decode)
+        )
+        size = f"{width} x {height} | {width * height / 1e6:.1f} | {file.stat().st_size:,}"
+        print(f"| {size} | {times} |", flush=True)
+        if width == 6000:
+            whole = folder / "whole.png"
+            measured(*program, "decode", file, "-o", whole, "-f", "--tile", "off")
+            subprocess.run([sys.executable, __file__, "--compare", out, whole], check=True)
+
+
+if __name__ == "__main__":
+    main()
