@@ -44,7 +44,8 @@ demo: $(VENV)/.core
 	@echo "Compare $(DEMO)/photo.png with $(DEMO)/q20.png, q60.png and 4k.png."
 
 test: $(VENV)/.dev $(KAITAI)
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" \
+		--cov --cov-report=term
 	$(BIN)/python -m coverage report --fail-under=100 \
 		--include='bkcodec/container.py,bkcodec/metadata.py,bkcodec/options.py,bkcodec/prior/*.py'
 

@@ -126,15 +126,15 @@ def verify(entry: Registered) -> None:
     Raises:
         UnsupportedError: one is missing, changed or new.
     """
-    there = set(_files(entry.path)) if entry.path.is_dir() else set()
-    for name in sorted(there ^ entry.files.keys()):
-        state = "is new" if name in there else "is missing"
+    present = set(_files(entry.path)) if entry.path.is_dir() else set()
+    for name in sorted(present ^ entry.files.keys()):
+        state = "is new" if name in present else "is missing"
         raise UnsupportedError(
             f"backbone {entry.name}: {entry.path / name} {state}. "
             "If that is right, record it again with bkcodec models add."
         )
-    for name, wanted in entry.files.items():
-        if _sha256(entry.path / name) != wanted:
+    for name, recorded in entry.files.items():
+        if _sha256(entry.path / name) != recorded:
             raise UnsupportedError(
                 f"backbone {entry.name}: {entry.path / name} was changed since it was recorded"
             )
@@ -177,8 +177,8 @@ def _download(repository: str, revision: str) -> Path:
     patterns = [f"{part}/*{suffix}" for part in PARTS for suffix in sorted(SUFFIXES)]
     patterns += ["config.json", "diffusion_pytorch_model*.safetensors"]  # of a VAE alone
     try:
-        found = snapshot_download(repository, revision=revision, allow_patterns=patterns)
+        folder = snapshot_download(repository, revision=revision, allow_patterns=patterns)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         summary = str(error).splitlines()[0]
         raise UnsupportedError(f"{repository}@{revision}: cannot be fetched ({summary})") from error
-    return Path(found)
+    return Path(folder)

@@ -61,10 +61,10 @@ def require(needed: int) -> None:
     Raises:
         LimitError: with both numbers.
     """
-    there = available()
-    if needed > there:
+    free = available()
+    if needed > free:
         raise LimitError(
-            f"needs about {needed / 1e6:,.0f} MB of memory, {there / 1e6:,.0f} MB are free. "
+            f"needs about {needed / 1e6:,.0f} MB of memory, {free / 1e6:,.0f} MB are free. "
             "Fewer --jobs, a smaller --tile and, in decoding, --steps 1 need less."
         )
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -148,3 +149,27 @@ def shared(name: str) -> Path:
     if not (SHARED / name).is_dir():
         pytest.skip(f"evaluation data {name} is not here (set BKCODEC_TEST_DATA)")
     return SHARED / name
+
+
+@pytest.fixture
+def here(tmp_path: Path, small: Image.Image, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with one.png and two.png."""
+    monkeypatch.chdir(tmp_path)
+    small.save("one.png")
+    small.crop((0, 0, 50, 40)).convert("L").save("two.png")
+    return tmp_path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def camera_exif(orientation: int = 1) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "Camera", orientation
+    exif.get_ifd(0x8769)[0x9003] = "2020:01:02 03:04:05"
+    return exif
+
+
+def exif_with(tag: int, kind: int, value: bytes) -> bytes:
+    return b"II*\0" + struct.pack("<IHHHI4sI", 8, 1, tag, kind, 1, value, 0)

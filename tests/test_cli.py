@@ -12,29 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from conftest import ROOT, fresh, psnr
+from conftest import ROOT, fresh, names, psnr
 from PIL import Image
 
 import bkcodec
 from bkcodec import cli
-from bkcodec.commands import batch, encode
 from bkcodec.container import MAGIC
 
 Run = Callable[..., int]
-
-
-@pytest.fixture
-def here(tmp_path: Path, small: Image.Image, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with one.png and two.png."""
-    monkeypatch.chdir(tmp_path)
-    small.save("one.png")
-    small.crop((0, 0, 50, 40)).convert("L").save("two.png")
-    return tmp_path
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
 def test_there_and_back_in_fresh_processes(here: Path, small: Image.Image) -> None:
@@ -341,16 +326,6 @@ def test_an_unreadable_file(here: Path) -> None:
     assert "InputError: cannot be read: Permission denied" in done.stderr
 
 
-def test_a_batch_goes_on(run: Run, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("bad.png").write_text("no picture")
-    assert run("encode", "one.png", "bad.png", "two.png", "-o", "out/", "--json") == 1
-    shown = capsys.readouterr()
-    rows = [json.loads(line) for line in shown.out.splitlines()]
-    assert [("error" in row) for row in rows] == [False, True, False]
-    assert rows[1]["exit_code"] == 3 and "1 of 3 files failed" in shown.err
-    assert names(here / "out") == ["one.bkc", "two.bkc"]
-
-
 def test_a_full_disk(here: Path) -> None:
     code = (
         "import resource, signal, sys; from bkcodec import cli\n"
@@ -373,20 +348,6 @@ def test_an_interrupt_leaves_nothing(here: Path) -> None:
     assert names(here) == ["one.png", "two.png"]
 
 
-def test_unexpected_errors_are_one_line_too(
-    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def broken(*_: object) -> None:
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(encode, "read_picture", broken)
-    assert run("encode", "one.png") == 1
-    shown = capsys.readouterr().err
-    assert shown.strip() == "bkcodec: error: one.png: unexpected RuntimeError: a bug"
-    assert run("encode", "one.png", "-v") == 1
-    assert "Traceback" in capsys.readouterr().err
-
-
 def test_startup_is_quick() -> None:
     vector = ROOT / "formats" / "vectors" / "lake-q30.bkc"
     for arguments in (["--help"], ["info", vector]):
@@ -396,31 +357,6 @@ def test_startup_is_quick() -> None:
             assert fresh(*arguments).returncode == 0
             times.append(time.perf_counter() - start)
         assert min(times) < 0.5  # 0.3 s on an idle machine
-
-
-@pytest.mark.parametrize("wanted", [1, 2, 3, 64])
-def test_jobs_share_the_threads(
-    run: Callable[..., int],
-    tmp_path: Path,
-    small: Image.Image,
-    monkeypatch: pytest.MonkeyPatch,
-    wanted: int,
-) -> None:
-    """Never more threads of PyTorch than cores, whatever is asked for."""
-    for i in range(4):
-        small.save(tmp_path / f"{i}.png")
-    cores, seen = torch.get_num_threads(), []
-    attempts = batch.run_all
-
-    def spy(jobs: list[object], work: object, n_jobs: int) -> object:
-        seen.append((n_jobs, torch.get_num_threads()))
-        return attempts(jobs, work, n_jobs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(batch, "run_all", spy)
-    assert run("encode", tmp_path, "-o", f"{tmp_path}/out/", "-j", wanted) == 0
-    ((n_jobs, threads),) = seen
-    assert n_jobs == min(wanted, cores, 4) and n_jobs * threads <= cores
-    assert len(list((tmp_path / "out").iterdir())) == 4
 
 
 def test_a_timeout_needs_a_search(

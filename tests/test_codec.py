@@ -11,11 +11,13 @@ from conftest import psnr
 from PIL import Image
 
 import bkcodec
+import bkcodec.pillow_plugin
 from bkcodec import DecodeOptions, EncodeOptions, Limits
 from bkcodec.codec import Codec
-from bkcodec.container import container_from_bytes, container_to_bytes
+from bkcodec.container import Container, container_from_bytes, container_to_bytes
 from bkcodec.errors import (
     FormatError,
+    InputError,
     LimitError,
     TargetError,
     UnsupportedError,
@@ -225,3 +227,29 @@ def test_a_search_without_time_takes_what_it_has(
     data = codec.encode(small, EncodeOptions(timeout=0, **options))  # type: ignore[arg-type]
     assert codec.decode(data).size == small.size
     assert len(data) <= options.get("target_size", 0.2 * small.width * small.height / 8)
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(2**26, 1), (1, 2**26), (2**31 - 1, 2**31 - 1), (2**28, 1)]
+)
+def test_a_line_of_pixels_is_not_cheap(codec: Codec, width: int, height: int) -> None:
+    data = container_to_bytes(Container(codec.bundle.fingerprint, width, height, 16, 100, b""))
+    for read in (bkcodec.decode, lambda d: bkcodec.info(d, verify=True)):
+        with pytest.raises(LimitError):
+            read(data)
+    assert bkcodec.info(data)["width"] == width
+
+
+def test_timesteps_beyond_the_schedule_are_refused(bkc: bytes) -> None:
+    for timestep in (1000, 10**8):
+        hinted = container_to_bytes(replace(container_from_bytes(bkc), timestep=timestep))
+        with pytest.raises(FormatError, match="beyond the bundle's schedule"):
+            bkcodec.decode(hinted)
+
+
+def test_odd_images_of_the_api(codec: Codec, bkc: bytes) -> None:
+    with pytest.raises(InputError, match="nothing to encode"):
+        codec.encode(Image.new("RGB", (0, 3)))
+    with pytest.raises(InputError, match="La image"):
+        codec.encode(Image.new("La", (3, 3)))
+    assert bkcodec.decode(memoryview(bkc)).size == (130, 87)  # type: ignore[arg-type]

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from bkcodec import container as module
+from bkcodec.codec import Codec
 from bkcodec.container import (
     Container,
     container_from_bytes,
@@ -190,3 +192,12 @@ def test_section_numbers_are_frozen() -> None:
     )
     assert numbers == (0x01, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86)
     assert module.MAGIC == b"\x8bBKC"
+
+
+def test_huge_metadata_is_refused_by_the_encoder(small: Image.Image, codec: Codec) -> None:
+    image = small.copy()
+    image.info["icc_profile"] = bytes(2**24 + 1)
+    with pytest.raises(LimitError, match="metadata block"):
+        codec.encode(image)
+    image.info = {"icc_profile": "text", "xmp": 5, "exif": 7}
+    assert "icc_profile" not in codec.decode(codec.encode(image)).info

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from bkcodec.commands.paths import Job, plan
-from bkcodec.errors import BkcError, InputError, UsageError
+from bkcodec.errors import (
+    BkcError,
+    InputError,
+    UsageError,
+)
 from bkcodec.files import IMAGE_SUFFIXES, printable, write_whole
 
 
@@ -113,3 +117,19 @@ def test_a_full_disk_leaves_nothing_and_loses_nothing(tmp_path: Path) -> None:
 
 def test_names_are_printed_without_control_characters() -> None:
     assert printable("a\x1b[31m\nb") == "a\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}b"
+
+
+def test_pipes_and_devices_are_never_replaced(here: Path) -> None:
+    os.mkfifo("fifo")
+    with pytest.raises(InputError, match="no regular file"):
+        write_whole(Path("fifo"), b"data", force=True)
+    assert Path("fifo").is_fifo()
+
+
+def test_small_files_are_read_in_little_memory(here: Path) -> None:
+    code = (
+        "import resource; from pathlib import Path; from bkcodec.files import read_whole\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2**28, 2**28))\n"
+        "read_whole(Path('one.png'), 2**30)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -19,13 +19,15 @@ from bkcodec.models.own.unet import DenoisingUNet
 from bkcodec.models.sd.unet import LatentUNet
 from bkcodec.models.windows import by_windows
 from bkcodec.options import Limits
+from bkcodec.tiling import tile_cells
 
 
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("tile", [64, 160, 208])
 def test_tiles_are_one_piece(codec: Codec, lake: Image.Image, tile: int, steps: int) -> None:
-    data = codec.encode(lake, EncodeOptions(tile=0))
-    assert codec.encode(lake, EncodeOptions(tile=tile)) == data
+    photo = lake.crop((200, 100, 616, 452))
+    data = codec.encode(photo, EncodeOptions(tile=0))
+    assert codec.encode(photo, EncodeOptions(tile=tile)) == data
     whole, tiled = (
         np.asarray(codec.decode(data, DecodeOptions(tile=side, steps=steps)), np.int16)
         for side in (0, tile)
@@ -141,3 +143,13 @@ def test_pillows_limit_does_not_matter_and_stays(monkeypatch: pytest.MonkeyPatch
     assert Image.MAX_IMAGE_PIXELS == 100
     with pytest.raises(LimitError):
         open_image(io.BytesIO(out.getvalue()), Limits(max_pixels=100))
+
+
+Run = Callable[..., int]
+
+
+def test_a_line_of_pixels_is_tiled_and_counted_in_cells(run: Run, here: Path) -> None:
+    Image.new("L", (1, 70_000), 90).save("thin.png")
+    assert run("encode", "thin.png", "--max-pixels", 100_000) == 6  # as decoding it would be
+    assert tile_cells(None, 1, 300_000, 16) and not tile_cells(None, 1, 200_000, 16)
+    assert run("encode", "thin.png") == 0 and run("decode", "thin.bkc", "-o", "out.png") == 0

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from PIL import Image
 
 from bkcodec import bundle
 from bkcodec.errors import UnsupportedError
@@ -78,8 +79,10 @@ def test_the_hook_works(tmp_path: Path) -> None:
     assert done.returncode == 99 and "UNPICKLED" in done.stderr
 
 
-def test_no_command_unpickles(tmp_path: Path) -> None:
-    photo, file = ROOT / "tests" / "samples" / "lake.png", tmp_path / "lake.bkc"
+def test_no_command_unpickles(tmp_path: Path, lake: Image.Image) -> None:
+    photo, file = tmp_path / "photos" / "photo.png", tmp_path / "photo.bkc"
+    photo.parent.mkdir()
+    lake.crop((200, 100, 530, 430)).save(photo)
     run = (
         "train",
         "--data",

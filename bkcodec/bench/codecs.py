@@ -119,14 +119,14 @@ def bundles(models: Sequence[str], qualities: Sequence[float], device: str) -> l
     """
     from bkcodec.bundle import find_bundle, load_bundle
 
-    found = []
+    candidates = []
     for model in models:
         path = find_bundle(model)
         bundle = load_bundle(path)
         name = path.stem if Path(model).is_file() else bundle.name
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         note = f"bundle {bundle.name}, fingerprint {bundle.fingerprint.hex()}"
-        found += [
+        candidates += [
             Candidate(
                 "bundle", name, tuple(qualities), str(path), {"sha256": digest}, device, note=note
             ),
@@ -140,7 +140,7 @@ def bundles(models: Sequence[str], qualities: Sequence[float], device: str) -> l
                 note=f"VAE of {name} without quantisation: a ceiling, no codec",
             ),
         ]
-    return found
+    return candidates
 
 
 def default_peers() -> list[str]:
@@ -171,11 +171,11 @@ def pillow_peer(name: str, avif_speed: int) -> Candidate:
     missing = _missing(name)
     if missing is not None:
         raise UnsupportedError(f"peer {name} needs {missing}")
-    known = PILLOW[name]
-    settings, note = known.settings, known.note
+    peer = PILLOW[name]
+    settings, note = peer.settings, peer.note
     if name == "avif":
         settings, note = {"speed": avif_speed}, f"{note}, speed {avif_speed}"
-    return Candidate("pillow", name, known.ladder, name, settings, note=note)
+    return Candidate("pillow", name, peer.ladder, name, settings, note=note)
 
 
 def _missing(name: str) -> str | None:
@@ -185,8 +185,8 @@ def _missing(name: str) -> str | None:
     if name == "jxl":
         return None if find_spec("pillow_jxl") else "pillow-jxl-plugin: install bkcodec[peers]"
     feature = PILLOW[name].feature
-    there = feature is None or features.check(feature)
-    return None if there else f"a Pillow with {feature}; see bkcodec[bench]"
+    is_built_in = feature is None or features.check(feature)
+    return None if is_built_in else f"a Pillow with {feature}; see bkcodec[bench]"
 
 
 def zoo_peer(name: str, device: str) -> Candidate:
@@ -201,13 +201,13 @@ def zoo_peer(name: str, device: str) -> Candidate:
     if not urls:
         raise UsageError(f"{name!r}: CompressAI's zoo has {', '.join(model_urls)}; mse, ms-ssim")
     cache = Path(get_dir()) / "checkpoints"
-    there = tuple(float(q) for q, url in urls.items() if (cache / url.split("/")[-1]).is_file())
-    if not there:
+    qualities = tuple(float(q) for q, url in urls.items() if (cache / url.split("/")[-1]).is_file())
+    if not qualities:
         raise UnsupportedError(f"peer {name}: no weights in {cache}; nothing is downloaded here")
     return Candidate(
         "zoo",
         name.removeprefix("zoo:"),
-        there,
+        qualities,
         architecture,
         {"metric": metric},
         device,

@@ -48,7 +48,7 @@ class Metric:
     identity: str = ""
 
 
-def find_metrics(wanted: Sequence[str] | None, lpips: Sequence[Path]) -> list[Metric]:
+def find_metrics(requested: Sequence[str] | None, lpips: Sequence[Path]) -> list[Metric]:
     """The metrics to report: those named, or all that can be had.
 
     Raises:
@@ -56,7 +56,7 @@ def find_metrics(wanted: Sequence[str] | None, lpips: Sequence[Path]) -> list[Me
         UnsupportedError: a program that is not on PATH.
         InputError: a file without LPIPS weights.
     """
-    if wanted and lpips and not any(name.startswith("lpips") for name in wanted):
+    if requested and lpips and not any(name.startswith("lpips") for name in requested):
         raise UsageError("--lpips does not apply: --metrics has no lpips")
     available = [
         Metric("psnr", "PSNR (RGB), dB", True, psnr, 2),
@@ -71,20 +71,20 @@ def find_metrics(wanted: Sequence[str] | None, lpips: Sequence[Path]) -> list[Me
     for name, (program, higher, digits) in programs.items():
         if shutil.which(program):
             available.append(_external(name, program, higher, digits))
-        elif wanted and name in wanted:
+        elif requested and name in requested:
             raise UnsupportedError(f"metric {name} needs libjxl's program {program} on PATH")
     names = [metric.name for metric in available]
     if len(set(names)) < len(names):
         raise UsageError("two files of LPIPS weights have the same backbone")
-    if wanted is None:
+    if requested is None:
         return available
-    known = {metric.name: metric for metric in available}
-    for name in wanted:
-        if name.startswith("lpips") and name not in known:
+    by_name = {metric.name: metric for metric in available}
+    for name in requested:
+        if name.startswith("lpips") and name not in by_name:
             raise UsageError(f"metric {name} needs its weights: --lpips FILE")
-        if name not in known:
-            raise UsageError(f"unknown metric {name!r}: {', '.join(known)}, lpips, butteraugli")
-    return [known[name] for name in dict.fromkeys(wanted)]
+        if name not in by_name:
+            raise UsageError(f"unknown metric {name!r}: {', '.join(by_name)}, lpips, butteraugli")
+    return [by_name[name] for name in dict.fromkeys(requested)]
 
 
 def psnr(original: Path, decoded: Path) -> float:
@@ -144,10 +144,10 @@ def _external(name: str, program: str, higher: bool, digits: int) -> Metric:
         done = subprocess.run(
             [program, str(original), str(decoded)], capture_output=True, text=True, check=False
         )
-        found = parse_external(name, done.stdout)
-        if done.returncode or found is None:
+        value = parse_external(name, done.stdout)
+        if done.returncode or value is None:
             raise RuntimeError(f"{program} failed: {(done.stderr or done.stdout).strip()[:200]}")
-        return found
+        return value
 
     label = "SSIMULACRA2" if name == "ssimulacra2" else "Butteraugli (3-norm)"
     return Metric(name, label, higher, measure, digits)
@@ -156,5 +156,5 @@ def _external(name: str, program: str, higher: bool, digits: int) -> Metric:
 def parse_external(name: str, output: str) -> float | None:
     """The value in what libjxl's program prints."""
     pattern = r"3-norm: *(-?[\d.]+)" if name == "butteraugli" else r"^(-?[\d.]+)\s*$"
-    found = re.search(pattern, output, re.MULTILINE)
-    return float(found[1]) if found else None
+    match = re.search(pattern, output, re.MULTILINE)
+    return float(match[1]) if match else None

@@ -76,10 +76,10 @@ def run(
     Raises:
         InputError: the run that is resumed was of other pictures, codecs or conditions.
     """
-    finished, known = _begin(bench, resume)
+    finished, statistics = _begin(bench, resume)
     for cell in finished.values():
         report(cell)
-    found = dict(finished)
+    done = dict(finished)
     with tempfile.TemporaryDirectory(prefix="bkcodec-bench-") as temporary:
         for codec in bench.candidates:
             todo = [c for c in bench.cells() if c.codec == codec.name and c.key not in finished]
@@ -89,16 +89,16 @@ def run(
             try:
                 with closing(_measure_all(bench, lanes, todo, Path(temporary))) as measured:
                     for cell in measured:
-                        found[cell.key] = cell
+                        done[cell.key] = cell
                         if bench.folder is not None:
                             record.append(bench.folder, cell)
                         report(cell)
             finally:
                 for lane in lanes:
                     lane.close()
-                known[codec.name] = statistics_of(lanes, known.get(codec.name, {}))
-                _remember(bench, known)
-    return [found[cell.key] for cell in bench.cells()], known
+                statistics[codec.name] = statistics_of(lanes, statistics.get(codec.name, {}))
+                _remember(bench, statistics)
+    return [done[cell.key] for cell in bench.cells()], statistics
 
 
 def _share_of(codec: Candidate, n_jobs: int) -> Candidate:
@@ -227,7 +227,7 @@ def _begin(
         return {}, {}
     try:
         before = json.loads((folder / RUN).read_text("utf-8"))
-        known: dict[str, dict[str, float]] = before["statistics"]
+        statistics: dict[str, dict[str, float]] = before["statistics"]
         images, codecs = before["images"], before["codecs"]
         metrics, conditions = before["metrics"], before["conditions"]
     except (OSError, ValueError, KeyError) as error:
@@ -255,7 +255,7 @@ def _begin(
         and names <= cell.metrics.keys()
         and (bench.pictures is None or bench.pictures.has(cell))
     }
-    return finished, known
+    return finished, statistics
 
 
 def _first_difference(before: dict[str, Any], now: dict[str, Any]) -> str:

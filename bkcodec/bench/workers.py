@@ -112,12 +112,12 @@ class Lane:
 
 def statistics_of(lanes: list[Lane], before: dict[str, float]) -> dict[str, float]:
     """Load times and peaks in bytes of a codec's processes, the largest of each and ``before``."""
-    found = dict(before)
+    largest = dict(before)
     for lane in lanes:
         for side, worker in (("encode", lane.encoder), ("decode", lane.decoder)):
             values: dict[str, float] = {f"{side}_{k}": v for k, v in worker.peaks.items()}
             if worker.load_seconds is not None:
                 values[f"{side}_load_seconds"] = worker.load_seconds
             for name, value in values.items():
-                found[name] = max(found.get(name, 0), value)
-    return found
+                largest[name] = max(largest.get(name, 0), value)
+    return largest

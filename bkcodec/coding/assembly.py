@@ -51,11 +51,11 @@ def load_backbone(backbone: Backbone, needed: list[str], bundle: str) -> Loaded:
     directory = find_directory(source) if source is not None else None
     vae_directory = find_directory(backbone.vae) if backbone.vae is not None else directory
     vae = load_vae(vae_directory) if "vae" in needed and vae_directory is not None else None
-    there = directory is not None and has_unet(directory)
-    if backbone.unet == "bk-sdm" and not there:
+    has_one = directory is not None and has_unet(directory)
+    if backbone.unet == "bk-sdm" and not has_one:
         raise UsageError(f"--unet bk-sdm: {source or 'no --bk-sdm'} has no unet folder")
-    wanted = "unet" in needed or (there and backbone.unet != "own")
-    return vae, load_unet(directory) if wanted and directory is not None else None
+    is_used = "unet" in needed or (has_one and backbone.unet != "own")
+    return vae, load_unet(directory) if is_used and directory is not None else None
 
 
 def load_model(

@@ -70,18 +70,24 @@ class Shared:
 
 
 _OPTIONS = (
-    click.option("-v", "--verbose", is_flag=True, help="Show tracebacks and the log."),
-    click.option("--json", "as_json", is_flag=True, help="One JSON object a file on stdout."),
-    click.option("--keep-mtime", is_flag=True, help="Give outputs the input's time."),
-    click.option("-f", "--force", is_flag=True, help="Overwrite existing outputs."),
-    click.option("--skip-existing", is_flag=True, help="Leave inputs whose output exists."),
-    click.option("-r", "--recursive", is_flag=True, help="Look into subdirectories."),
+    click.option(
+        "-v", "--verbose", is_flag=True, help="Show the log, and the traceback of each error."
+    ),
+    click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON object per file to standard output."
+    ),
+    click.option(
+        "--keep-mtime", is_flag=True, help="Give each output the modification time of its input."
+    ),
+    click.option("-f", "--force", is_flag=True, help="Overwrite outputs that exist."),
+    click.option("--skip-existing", is_flag=True, help="Skip inputs whose output exists."),
+    click.option("-r", "--recursive", is_flag=True, help="Look for files in subdirectories too."),
     click.option(
         "--max-pixels",
         type=click.IntRange(0),
         default=Limits().max_pixels,
         show_default=True,
-        help="Refuse larger images; 0 = no limit.",
+        help="Refuse images with more pixels; 0 means no limit.",
     ),
     click.option(
         "--tile",
@@ -89,7 +95,7 @@ _OPTIONS = (
         metavar="auto|off|PX",
         default="auto",
         show_default=True,
-        help="Side of the tiles of big images.",
+        help="Side in pixels of the tiles that the networks see of a large image.",
     ),
     click.option(
         "-j",
@@ -97,33 +103,33 @@ _OPTIONS = (
         type=click.IntRange(1),
         default=1,
         show_default=True,
-        help="Files at a time, at most one a core.",
+        help="Files to work on at the same time; at most one per core.",
     ),
     click.option(
         "--device",
         type=click.Choice(DEVICES),
         default="auto",
         show_default=True,
-        help="Where the networks run.",
+        help="Device that runs the networks.",
     ),
     click.option(
         "--unet",
         type=click.Choice(UNETS),
         default="auto",
         show_default=True,
-        help="Which denoiser: the backbone's or the bundle's own.",
+        help="The denoising U-Net to use: the backbone's or the bundle's own.",
     ),
-    click.option("--vae", metavar="DIR|NAME", help="Another VAE for the backbone's latents."),
+    click.option("--vae", metavar="DIR|NAME", help="A VAE to use instead of the backbone's."),
     click.option(
         "--bk-sdm",
         metavar="DIR|NAME|OWNER/NAME@COMMIT",
-        help="Backbone, for bundles that need one.  [default: $BKCODEC_BK_SDM]",
+        help="Pretrained networks, for bundles that need some.  [default: $BKCODEC_BK_SDM]",
     ),
     click.option(
         "-o",
         "--output",
         metavar="PATH",
-        help="A file, a directory (ends in / or exists), or - for stdout.",
+        help="File or directory to write (a directory exists or ends in /); - for standard output.",
     ),
 )
 

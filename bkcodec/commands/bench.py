@@ -62,7 +62,7 @@ class Request:
     default=["lite"],
     show_default=True,
     metavar="NAME",
-    help="Bundle to test, by name or file; may be given several times.",
+    help="A bundle to test, by name or file; may be given several times.",
 )
 @click.option(
     "-q",
@@ -70,28 +70,28 @@ class Request:
     "ladder",
     type=qualities,
     metavar="LIST",
-    help="Qualities of the bundles.  [default: 5,20,35,50,70,90]",
+    help="Qualities at which the bundles are tested.  [default: 5,20,35,50,70,90]",
 )
 @click.option(
     "--peers",
     type=names,
     metavar="LIST",
-    help="Codecs to compare with: jpeg, webp, avif, jxl, jpeg2000, zoo:ARCHITECTURE, or "
-    "none.  [default: all of Pillow's that are installed]",
+    help="Codecs to compare with: jpeg, webp, avif, jxl, jpeg2000, zoo:ARCHITECTURE, or none.  "
+    "[default: all that Pillow has]",
 )
 @click.option(
     "--metrics",
     type=names,
     metavar="LIST",
-    help="psnr, psnr-y, ms-ssim, lpips-..., ssimulacra2, butteraugli.  [default: all that "
-    "can be had]",
+    help="psnr, psnr-y, ms-ssim, lpips-..., ssimulacra2, butteraugli.  [default: all that are "
+    "available]",
 )
 @click.option(
     "--lpips",
     multiple=True,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE",
-    help="Safetensors file of LPIPS weights; several are possible.",
+    help="Safetensors file of LPIPS weights; may be given several times.",
 )
 @click.option(
     "--overlay",
@@ -99,21 +99,21 @@ class Request:
     multiple=True,
     type=FILE,
     metavar="JSON",
-    help="Published curves to show, in CompressAI's schema.",
+    help="Published curves to draw too, in the schema of CompressAI.",
 )
 @click.option(
     "--avif-speed",
     type=click.IntRange(0, 10),
     default=6,
     show_default=True,
-    help="Of the peer avif; lower is slower and smaller.",
+    help="Speed of the peer avif; lower is slower and gives smaller files.",
 )
 @click.option(
     "--repetitions",
     type=click.IntRange(1, 100),
     default=3,
     show_default=True,
-    help="Of each timing, of which the median counts; fewer where one takes long.",
+    help="How often each timing is taken; the median counts. Slow ones are taken less often.",
 )
 @click.option(
     "-j",
@@ -121,14 +121,14 @@ class Request:
     type=click.IntRange(1, 256),
     default=1,
     show_default=True,
-    help="Pictures at a time; more than 1 disturbs the times.",
+    help="Pictures to work on at the same time; more than 1 disturbs the times.",
 )
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),
     default="cpu",
     show_default=True,
-    help="Where networks run.",
+    help="Device that runs the networks.",
 )
 @click.option(
     "-o",
@@ -144,14 +144,20 @@ class Request:
     metavar="LOW:HIGH",
     help="Bits per pixel over which BD-rates are taken.  [default: all that both codecs reach]",
 )
-@click.option("--save-samples", is_flag=True, help="Keep coded files and decoded pictures there.")
+@click.option(
+    "--save-samples",
+    is_flag=True,
+    help="Keep coded files and decoded pictures in the output folder.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the benchmark in the output folder.")
-@click.option("--json", "as_json", is_flag=True, help="The detailed results on stdout, as JSON.")
-@click.option("-v", "--verbose", is_flag=True, help="Show tracebacks.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the detailed results as JSON to standard output."
+)
+@click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
 def bench(dataset: Path, **given: Any) -> None:
-    """Compare bundles with other codecs on a folder of photos (needs the extra bkcodec[bench]).
+    """Compare bundles with other codecs on a folder of photos (needs bkcodec[bench]).
 
-    Every picture is written to a file, and decoded by another process.
+    Every picture is written to a file, which another process decodes.
     """
     request = Request(**given)
     folder = request.output
@@ -200,10 +206,10 @@ def _plan(dataset: Path, request: Request, temporary: Path) -> Bench:
     if folder is not None:
         run.check_folder(folder, request.resume)
     device = pick_device(request.device).type
-    wanted = request.peers if request.peers is not None else default_peers()
+    peer_names = request.peers if request.peers is not None else default_peers()
     ladder = request.ladder or DEFAULT_QUALITIES
     codecs = bundles(request.models, ladder, device)
-    codecs += peers(wanted, request.avif_speed, device)
+    codecs += peers(peer_names, request.avif_speed, device)
     names = [codec.name for codec in codecs]
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
@@ -283,11 +289,16 @@ def _write(outcome: Outcome, plan: Bench, folder: Path) -> None:
 @click.command(context_settings={"max_content_width": 100})
 @click.argument("results", nargs=-1, required=True, type=FILE, metavar="RESULTS.JSON...")
 @click.option(
-    "-o", "--output", required=True, type=FILE, metavar="FILE", help="A .svg or .png file."
+    "-o",
+    "--output",
+    required=True,
+    type=FILE,
+    metavar="FILE",
+    help="The plot: a .svg or .png file.",
 )
-@click.option("--metric", default="psnr", show_default=True, help="Which metric to draw.")
+@click.option("--metric", default="psnr", show_default=True, help="The metric to draw.")
 @click.option("--title", default="Rate and distortion", show_default=True)
-@click.option("-f", "--force", is_flag=True, help="Overwrite an existing output.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite the output if it exists.")
 def plot(results: tuple[Path, ...], output: Path, metric: str, title: str, force: bool) -> None:
     """Draw the curves of several runs into one plot (results.json, or CompressAI's files)."""
     if output.suffix.lower() not in (".svg", ".png"):

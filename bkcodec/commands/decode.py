@@ -37,29 +37,40 @@ BY_SUFFIX = {
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option(
-    "--format", "format_", type=click.Choice(FORMATS), help="Of the output; needed for -o -."
+    "--format",
+    "format_",
+    type=click.Choice(FORMATS),
+    help="Format of the pictures; needed with -o -.  [default: by the output's name, or png]",
 )
 @click.option(
     "--steps",
     type=click.IntRange(1, MAX_STEPS),
     default=1,
     show_default=True,
-    help="Denoising steps: 1 is closest to the photo, more give texture.",
+    help="Denoising steps: 1 is closest to the photo, more add texture.",
 )
 @click.option(
     "--scheduler",
     type=click.Choice(SCHEDULERS),
-    help="How several steps are taken; default ddim.",
+    help="How several steps are taken.  [default: ddim]",
 )
 @click.option(
     "--realism",
     type=click.FloatRange(0, 1),
     default=1.0,
     show_default=True,
-    help="Weight of the denoised latent against the hyper-decoder's mean.",
+    help="How much of the denoising to apply: 0 takes what the hyper-decoder says, 1 the U-Net.",
 )
-@click.option("--seed", type=click.IntRange(0, MAX_SEED), help="Of the noise of several steps.")
-@click.option("-m", "--model", help="A bundle file, for .bkc files of bundles not installed.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, MAX_SEED),
+    help="Seed of the noise when --steps is above 1.  [default: what the file says]",
+)
+@click.option(
+    "-m",
+    "--model",
+    help="The bundle's file, where the one that a .bkc file needs is not installed.",
+)
 @shared_options
 def decode(
     inputs: tuple[str, ...],
@@ -71,7 +82,10 @@ def decode(
     model: str | None,
     shared: Shared,
 ) -> None:
-    """Decode .bkc files to photos (INPUT: files, directories, or - for stdin)."""
+    """Decode .bkc files into pictures.
+
+    INPUT is a file, a directory, or - for standard input; several may be given.
+    """
     if steps == 1 and (scheduler is not None or seed is not None):
         raise UsageError("--scheduler and --seed need --steps 2 or more")
     extension = output_format(format_, shared.output, inputs)

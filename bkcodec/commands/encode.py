@@ -31,40 +31,61 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option(
-    "-q", "--quality", type=click.FloatRange(0, 100), help="0..100, higher is better; default 50."
+    "-q",
+    "--quality",
+    type=click.FloatRange(0, 100),
+    help="0 to 100 in half steps; higher is better.  [default: 50]",
 )
 @click.option(
-    "--target-bpp", type=click.FloatRange(0, min_open=True), help="Largest allowed bits a pixel."
+    "--target-bpp",
+    type=click.FloatRange(0, min_open=True),
+    help="Largest number of bits per pixel.",
 )
 @click.option(
-    "--target-size", type=byte_size, metavar="N[k|M]", help="Largest allowed file size in bytes."
+    "--target-size",
+    type=byte_size,
+    metavar="N[k|M]",
+    help="Largest file size in bytes; 12k is 12,000.",
 )
-@click.option("-m", "--model", default="lite", show_default=True, help="Name or file of a bundle.")
 @click.option(
-    "--strip", type=strip, metavar="exif,xmp,icc,all", default="", help="Metadata to leave out."
+    "-m",
+    "--model",
+    default="lite",
+    show_default=True,
+    help="The bundle to encode with, by name or file.",
+)
+@click.option(
+    "--strip",
+    type=strip,
+    metavar="exif,xmp,icc,all",
+    default="",
+    help="Metadata that is not to be stored.",
 )
 @click.option(
     "--alpha",
     default="keep",
     show_default=True,
     metavar="keep|drop|COLOR",
-    help="Keep the alpha plane (lossless), drop it, or blend onto a colour.",
+    help="Store the alpha plane (lossless), leave it out, or blend the picture onto a colour.",
 )
 @click.option(
     "--effort",
     type=click.IntRange(0, MAX_EFFORT),
     default=0,
     show_default=True,
-    help="Search what the decoder's U-Net should start from: 1 the timestep, 2 also the seed.",
+    help="Search for what the decoder's U-Net should start from: 1 for the timestep, 2 for the "
+    "seed of several steps too.",
 )
 @click.option(
     "--timeout",
     type=click.FloatRange(0),
     metavar="SECONDS",
-    help="End the searches of --target-* and --effort with the best so far.",
+    help="After this time, searches (--target-bpp, --target-size, --effort) take the best so far.",
 )
-@click.option("--dry-run", is_flag=True, help="Encode, report, write nothing.")
-@click.option("--verify", is_flag=True, help="Read back what was written, compare the symbols.")
+@click.option("--dry-run", is_flag=True, help="Encode and report, but write nothing.")
+@click.option(
+    "--verify", is_flag=True, help="Read back each file that was written and compare its symbols."
+)
 @shared_options
 def encode(
     inputs: tuple[str, ...],
@@ -80,7 +101,10 @@ def encode(
     verify: bool,
     shared: Shared,
 ) -> None:
-    """Encode photos to .bkc files (INPUT: files, directories, or - for stdin)."""
+    """Encode photos into .bkc files.
+
+    INPUT is a file, a directory, or - for standard input; several may be given.
+    """
     options = EncodeOptions(
         quality,
         target_bpp,

@@ -18,13 +18,19 @@ from bkcodec.options import METADATA
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a file on stdout.")
-@click.option("--verify", is_flag=True, help="Decode the symbols too and print their SHA-256.")
-@click.option("--extract", type=click.Choice(METADATA), help="Write out metadata.")
-@click.option("-o", "--output", metavar="FILE", help="Where --extract writes; - for stdout.")
-@click.option("-f", "--force", is_flag=True, help="Overwrite an existing output.")
-@click.option("-m", "--model", help="A bundle file, for --verify of bundles not installed.")
-@click.option("-v", "--verbose", is_flag=True, help="Show tracebacks.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per file.")
+@click.option("--verify", is_flag=True, help="Decode the symbols too, and print their SHA-256.")
+@click.option(
+    "--extract",
+    type=click.Choice(METADATA),
+    help="Write one block of metadata to the file named by -o.",
+)
+@click.option(
+    "-o", "--output", metavar="FILE", help="File that --extract writes; - for standard output."
+)
+@click.option("-f", "--force", is_flag=True, help="Overwrite the output if it exists.")
+@click.option("-m", "--model", help="The bundle's file for --verify, where it is not installed.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the traceback of each error.")
 def info(
     files: tuple[str, ...],
     as_json: bool,
@@ -35,7 +41,7 @@ def info(
     model: str | None,
     verbose: bool,
 ) -> None:
-    """Show what a .bkc file says about itself, without decoding it."""
+    """Show what .bkc files say about themselves, without decoding them."""
     from bkcodec import inspection
 
     if bool(extract) != bool(output):

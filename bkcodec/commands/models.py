@@ -19,7 +19,7 @@ BK_SDM_NOTE = (
 
 
 @click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.pass_context
 def models(context: click.Context, as_json: bool) -> None:
     """List the bundles at hand and the backbones that were recorded."""
@@ -41,18 +41,21 @@ def models(context: click.Context, as_json: bool) -> None:
         line = f"{b.name:<10} {b.fingerprint}   {size:>8}   {b.licence}   {b.origin}"
         click.echo(json.dumps(row) if as_json else line)
     for e in backbones.registered():
-        found = {"name": e.name, "backbone": True, "path": str(e.path), "files": e.files}
+        entry = {"name": e.name, "backbone": True, "path": str(e.path), "files": e.files}
         line = f"{printable(e.name):<10} backbone   {len(e.files):>3} files   {printable(e.path)}"
-        click.echo(json.dumps(found) if as_json else line)
+        click.echo(json.dumps(entry) if as_json else line)
     if not as_json:
         click.echo(BK_SDM_NOTE, err=True)
 
 
 @models.command()
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="For --bk-sdm and --vae.")
+@click.option("--name", required=True, help="The name that --bk-sdm and --vae will know it by.")
 def add(directory: Path, name: str) -> None:
-    """Record a backbone's directory with the SHA-256 of its files; a changed file is refused."""
+    """Record a directory of pretrained networks with the SHA-256 of each of its files.
+
+    A file that was changed since is refused when the name is used.
+    """
     entry = backbones.add(directory, name)
     for file, digest in entry.files.items():
         click.echo(f"{digest}  {file}")
@@ -61,5 +64,5 @@ def add(directory: Path, name: str) -> None:
 @models.command()
 @click.argument("name")
 def remove(name: str) -> None:
-    """Forget a backbone; its files stay."""
+    """Forget a recorded backbone; its files stay where they are."""
     backbones.remove(name)

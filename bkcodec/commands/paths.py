@@ -46,23 +46,23 @@ def plan(
         InputError: no such file, or a directory without a fitting one.
         UsageError: outputs that collide with each other or with an input.
     """
-    found: list[tuple[Path | None, Path]] = []  # source and its place below an output directory
+    sources: list[tuple[Path | None, Path]] = []  # source and its place below an output directory
     texts = list(inputs)
     if output == "":
         raise UsageError("--output: an empty name")
     for text in texts:
         path = Path(text)
         if text == STREAM:
-            found.append((None, Path()))
+            sources.append((None, Path()))
         elif text and path.is_dir():
-            found += _in_directory(path, suffixes, recursive)
+            sources += _in_directory(path, suffixes, recursive)
         elif text and (
             path.exists() or len(texts) > 1
         ):  # in a batch, a missing file is one failure
-            found.append((path, Path(path.name)))
+            sources.append((path, Path(path.name)))
         else:
             raise InputError(f"{printable(text)!r}: no such file")
-    jobs = [Job(source, _target(source, place, output, extension)) for source, place in found]
+    jobs = [Job(source, _target(source, place, output, extension)) for source, place in sources]
     _check(jobs, output)
     return jobs
 

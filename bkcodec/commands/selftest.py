@@ -89,11 +89,11 @@ def _symbols() -> Iterator[Check]:
     for path in paths:
         try:
             expected = dict(json.loads(path.with_suffix(".json").read_text("utf-8")))
-            found = info(path.read_bytes(), verify=True)
+            values = info(path.read_bytes(), verify=True)
         except (BkcError, OSError, ValueError) as error:
             yield Check(f"symbols of {path.stem}", False, str(error))
             continue
-        differing = [key for key, value in expected.items() if found.get(key) != value]
+        differing = [key for key, value in expected.items() if values.get(key) != value]
         note = f"differing: {', '.join(differing)}" if differing else ""
         yield Check(f"symbols of {path.stem}", not differing, note)
 
@@ -106,12 +106,14 @@ def _device(device: str) -> Iterator[Check]:
 
     lite = shipped_bundles()[0]
     codec, reference = Codec(lite.name, device), Codec(lite.name, "cpu")
-    for quality, wanted in ENCODED.get(lite.fingerprint, {}).items():
+    for quality, expected in ENCODED.get(lite.fingerprint, {}).items():
         data = codec.encode(pattern(), EncodeOptions(quality=quality))
-        found = hashlib.sha256(data).hexdigest()[:16]
+        digest = hashlib.sha256(data).hexdigest()[:16]
         # Another encoder's bytes are as good, as long as everyone decodes them.
-        note = "" if found == wanted else f"another file than on record ({found}), which decodes"
-        yield Check(f"encoding on {device}, quality {quality:g}", found == wanted or None, note)
+        note = (
+            "" if digest == expected else f"another file than on record ({digest}), which decodes"
+        )
+        yield Check(f"encoding on {device}, quality {quality:g}", digest == expected or None, note)
         far = np.abs(
             np.asarray(codec.decode(data), np.int16) - np.asarray(reference.decode(data), np.int16)
         ).max()
@@ -123,40 +125,44 @@ def _device(device: str) -> Iterator[Check]:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--device",
     "names",
     multiple=True,
     type=click.Choice(["cpu", "cuda", "mps"]),
-    help="Where the networks run.  [default: all that are here]",
+    help="Device to test; may be given several times.  [default: all that are here]",
 )
 def selftest(as_json: bool, names: tuple[str, ...]) -> None:
-    """Decode the golden files, compare with the record, print the verdict."""
+    """Decode the golden files, compare them with the record, and print the verdict."""
     here = environment()
-    found = list(checks(list(names) or devices()))
-    good = all(check.good is not False for check in found)
+    results = list(checks(list(names) or devices()))
+    good = all(check.good is not False for check in results)
     if as_json:
         click.echo(
             json.dumps(
-                {"passed": good, "environment": here, "checks": [asdict(check) for check in found]}
+                {
+                    "passed": good,
+                    "environment": here,
+                    "checks": [asdict(check) for check in results],
+                }
             )
         )
     else:
         for key, value in here.items():
             click.echo(f"{key:<14} {value}")
         click.echo()
-        for check in found:
+        for check in results:
             click.echo(f"{_WORDS[check.good]:<8} {check.what:<34} {check.note}".rstrip())
-        click.echo(f"\n{'passed' if good else 'FAILED'}: {_verdict(found)}")
+        click.echo(f"\n{'passed' if good else 'FAILED'}: {_verdict(results)}")
     if not good:
         raise SystemExit(1)
 
 
-def _verdict(found: list[Check]) -> str:
-    wrong, other = (sum(check.good is state for check in found) for state in (False, None))
+def _verdict(results: list[Check]) -> str:
+    wrong, other = (sum(check.good is state for check in results) for state in (False, None))
     if wrong:
-        return f"{wrong} of {len(found)} checks; please report this output"
+        return f"{wrong} of {len(results)} checks; please report this output"
     if other:
         return "this machine reads all files; what it encodes differs from the record, validly"
-    return f"{len(found)} checks; this machine reads and writes the files on record"
+    return f"{len(results)} checks; this machine reads and writes the files on record"

@@ -59,7 +59,7 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     type=weighted_folder,
     multiple=True,
     metavar="DIR[=WEIGHT]",
-    help="Folder of training photos; several are mixed by weight.",
+    help="Folder of training photos; several folders are mixed by weight.",
 )
 @click.option("--val", type=FOLDER, help="Folder of validation photos.")
 @click.option(
@@ -68,7 +68,7 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     "output",
     type=FOLDER,
     required=True,
-    help="The run's folder; with --export, the bundle file.",
+    help="The run's folder; with --export, the file of the bundle.",
 )
 @click.option(
     "--config",
@@ -83,20 +83,32 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     type=click.Choice(list(PHASES)),
     default="joint",
     show_default=True,
-    help="Everything; everything, for 8-bit networks; the context prior; the decoder alone; "
-    "texture; the fit to a pretrained U-Net; a custom VAE.",
+    help="What to train: everything; everything on the grids of 8-bit networks; the context prior; "
+    "the decoder; the blocks for texture; a fit to a pretrained U-Net; a custom VAE.",
 )
 @click.option(
     "--rendered",
     type=click.FloatRange(0, 1),
     default=0.0,
     show_default=True,
-    help="Share of the crops that are drawn: text, screens, diagrams, flat colours.",
+    help="Share of the crops that are drawn by the program: text, screens, diagrams, flat colours.",
 )
-@click.option("--epochs", type=click.IntRange(1), help="Length of the run.  [default: 100]")
-@click.option("--max-steps", type=click.IntRange(1), help="Length of the run.")
-@click.option("--max-minutes", type=click.FloatRange(0, min_open=True), help="Length of the run.")
-@click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True)
+@click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    help="Length of the run in passes over the photos.  [default: 100]",
+)
+@click.option("--max-steps", type=click.IntRange(1), help="Length of the run in steps.")
+@click.option(
+    "--max-minutes", type=click.FloatRange(0, min_open=True), help="Length of the run in minutes."
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=4,
+    show_default=True,
+    help="Crops per step and process.",
+)
 @click.option(
     "--image-size",
     type=click.IntRange(176),
@@ -104,22 +116,28 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     show_default=True,
     help="Side of the square crops in pixels.",
 )
-@click.option("--lr", type=click.FloatRange(0, min_open=True), default=1e-4, show_default=True)
+@click.option(
+    "--lr",
+    type=click.FloatRange(0, min_open=True),
+    default=1e-4,
+    show_default=True,
+    help="Learning rate.",
+)
 @click.option(
     "--decay",
     type=click.FloatRange(0, 1, min_open=True),
     default=1.0,
     show_default=True,
-    help="Share of the run at whose end the learning rate falls. A run whose length is not known "
-    "yet takes a small one, and is resumed with its real length at the end.",
+    help="Share of the run at the end in which the learning rate falls. For a run whose length is "
+    "not known yet: a small share, and the real length when it is resumed for the last time.",
 )
 @click.option(
     "--lambda",
     "lambda_",
     type=positive_range,
     metavar="X|LOW:HIGH",
-    help="Rate-distortion trade-off; a range goes over the qualities 0 to 100.  [default: "
-    "1.5e-4:0.1; 0.035:2 with a pretrained part]",
+    help="Rate-distortion trade-off; a range is spread over the qualities from 0 to 100.  "
+    "[default: 1.5e-4:0.1; 0.035:2 with a pretrained part]",
 )
 @click.option(
     "--ms-ssim-weight",
@@ -133,13 +151,19 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     type=click.Path(dir_okay=False, exists=True),
     help="Safetensors file of LPIPS-SQ weights.",
 )
-@click.option("--lpips-weight", type=click.FloatRange(0), default=0.0, show_default=True)
+@click.option(
+    "--lpips-weight",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Weight of LPIPS in the distortion.",
+)
 @click.option(
     "--adversarial-weight",
     type=click.FloatRange(0),
     default=0.0,
     show_default=True,
-    help="Of a patch critic in the texture phase.",
+    help="Weight of a patch critic in the texture phase.",
 )
 @click.option(
     "--N",
@@ -164,12 +188,13 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     "--decoder-depths",
     type=pair,
     metavar="FINE,COARSE",
-    help="Those of its decoder (of h_s).  [default: 4,4 (4,3), or those of --init-from]",
+    help="Blocks of the VAE's decoder at 1/8 and 1/16 (with a pretrained VAE: of h_s).  "
+    "[default: 4,4 (4,3), or those of --init-from]",
 )
 @click.option(
     "--inner",
     type=click.FloatRange(0.25, 2),
-    help="Width inside of residual blocks, as a share of their channels.  [default: 0.5, or that "
+    help="Width inside residual blocks, as a share of their channels.  [default: 0.5, or that "
     "of --init-from]",
 )
 @click.option(
@@ -198,17 +223,28 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     type=click.Choice(["linear", "cosine", "scaled_linear"]),
     default="scaled_linear",
     show_default=True,
-    help="Noise schedule.",
+    help="Noise schedule of the U-Net.",
 )
-@click.option("--bk-sdm", type=FOLDER, help="BK-SDM directory, for pretrained parts.")
+@click.option("--bk-sdm", type=FOLDER, help="Directory of BK-SDM, for its pretrained parts.")
 @click.option("--vae", type=FOLDER, help="Directory of another VAE for the same latents.")
 @click.option(
     "--latents",
     type=FOLDER,
-    help="File of the photos' latents; made if missing.  [default: in the run's folder]",
+    help="File that keeps the photos' latents; made if it is not there.  "
+    "[default: in the run's folder]",
 )
-@click.option("--pretrained-vae/--no-pretrained-vae", default=False, show_default=True)
-@click.option("--pretrained-unet/--no-pretrained-unet", default=False, show_default=True)
+@click.option(
+    "--pretrained-vae/--no-pretrained-vae",
+    default=False,
+    show_default=True,
+    help="Train in the latent space of the VAE of --vae or --bk-sdm.",
+)
+@click.option(
+    "--pretrained-unet/--no-pretrained-unet",
+    default=False,
+    show_default=True,
+    help="Fit the codec to the U-Net of --bk-sdm.",
+)
 @click.option(
     "--adapter",
     type=click.Choice(["none", "lora"]),
@@ -216,7 +252,13 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     show_default=True,
     help="What --phase denoiser adds to the frozen U-Net.",
 )
-@click.option("--lora-rank", type=click.IntRange(1, 256), default=8, show_default=True)
+@click.option(
+    "--lora-rank",
+    type=click.IntRange(1, 256),
+    default=8,
+    show_default=True,
+    help="Rank of that LoRA.",
+)
 @click.option(
     "--unroll-steps",
     type=click.IntRange(1, 8),
@@ -225,13 +267,29 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     help="Denoising steps that --phase denoiser trains through.",
 )
 @click.option(
-    "--precision", type=click.Choice(["no", "bf16", "fp16"]), default="no", show_default=True
+    "--precision",
+    type=click.Choice(["no", "bf16", "fp16"]),
+    default="no",
+    show_default=True,
+    help="Precision of the networks in training; no means float32.",
 )
 @click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="Device that trains.",
 )
-@click.option("--compile", "compiled", is_flag=True, help="Compile the networks; for GPUs.")
-@click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
+@click.option(
+    "--compile", "compiled", is_flag=True, help="Compile the networks, which pays on GPUs."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, MAX_SEED),
+    default=0,
+    show_default=True,
+    help="Seed of crops, noise and initial weights.",
+)
 @click.option(
     "--save-minutes",
     type=click.FloatRange(0, min_open=True),
@@ -239,10 +297,18 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     show_default=True,
     help="Time between validations with their checkpoints.",
 )
-@click.option("--save-steps", type=click.IntRange(1), help="Steps between them.")
-@click.option("--init-from", metavar="BUNDLE|RUN", help="Start from its networks.")
+@click.option(
+    "--save-steps", type=click.IntRange(1), help="Steps between validations with their checkpoints."
+)
+@click.option(
+    "--init-from",
+    metavar="BUNDLE|RUN",
+    help="Start from the networks of a bundle or of another run.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in the output folder.")
-@click.option("--dry-run", is_flag=True, help="Check everything, take three steps, write nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Check everything and take three steps, but write nothing."
+)
 @click.option(
     "--export",
     "run",
@@ -255,17 +321,17 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     type=click.Choice(["context", "factorized"]),
     default="context",
     show_default=True,
-    help="Of the exported bundle.",
+    help="Prior of the exported bundle.",
 )
-@click.option("--name", default="custom", show_default=True, help="Of the exported bundle.")
+@click.option("--name", default="custom", show_default=True, help="Name of the exported bundle.")
 @click.option(
     "--data-note",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Text file on the photos' origin and licences, for the provenance record.",
+    help="Text file about the photos' origin and licences, for the provenance record.",
 )
 @click.pass_context
 def train(context: click.Context, /, **given: Any) -> None:
-    """Train a bundle, or export one from a finished run (needs the extra bkcodec[train])."""
+    """Train a bundle, or export one from a finished run (needs bkcodec[train])."""
     request = Request(**given)
     check(context, request)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)

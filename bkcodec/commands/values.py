@@ -42,24 +42,24 @@ def strip(text: str) -> frozenset[str]:
 
 def names(text: str) -> list[str]:
     """A comma-separated list of names, each once."""
-    found = [word.strip() for word in text.split(",") if word.strip()]
-    if not found or len(set(found)) < len(found):
+    entries = [word.strip() for word in text.split(",") if word.strip()]
+    if not entries or len(set(entries)) < len(entries):
         raise click.BadParameter(f"{text!r} is not a list of different names")
-    return found
+    return entries
 
 
 def qualities(text: str) -> list[float]:
     """A comma-separated list of different qualities in 0..100, given on in rising order."""
     try:
-        found = sorted(float(word) for word in text.split(","))
+        entries = sorted(float(word) for word in text.split(","))
     except ValueError as error:
         raise click.BadParameter(f"{text!r} is not a list of numbers") from error
-    levels = {quality_to_level(q) for q in found if 0 <= q <= 100}
-    if len(levels) < len(found):
+    levels = {quality_to_level(q) for q in entries if 0 <= q <= 100}
+    if len(levels) < len(entries):
         raise click.BadParameter(
             f"{text!r} is not a list of qualities in 0..100, half a step apart at least"
         )
-    return found
+    return entries
 
 
 def positive_range(text: str) -> tuple[float, float]:

@@ -72,12 +72,12 @@ class Lpips(nn.Module):
         return total
 
     def _taps(self, x: Tensor) -> list[Tensor]:
-        x, found = (x - self.mean) / self.std, []
+        x, taps = (x - self.mean) / self.std, []
         for index, layer in enumerate(self.features[: self.taps[-1] + 1]):
             x = layer(x)
             if index in self.taps:
-                found.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + 1e-10))
-        return found
+                taps.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + 1e-10))
+        return taps
 
 
 def _backbone_of(arrays: dict[str, Tensor]) -> str:

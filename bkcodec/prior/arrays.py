@@ -105,6 +105,6 @@ def check_shapes(
                     shapes[f"{g}.{p}.{i}.shift"] = ("int8", (outputs,))
         begin += size
     for name, expected in shapes.items():
-        found = (arrays[name].dtype.name, arrays[name].shape)
-        if found != expected:
-            raise ValueError(f"{name} is {found}, not {expected}")
+        actual = (arrays[name].dtype.name, arrays[name].shape)
+        if actual != expected:
+            raise ValueError(f"{name} is {actual}, not {expected}")

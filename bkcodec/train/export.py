@@ -174,7 +174,7 @@ def calibrate(model: BkSdmCompression, latents: list[Tensor]) -> Tensor:
     Measured at a few levels over a part of the photos, linear in between.
     """
     anchors = np.linspace(0, MAX_LEVEL, CALIBRATED_LEVELS).round()
-    found, pairs = [], [(y, model.h_a(y)) for y in latents[::CALIBRATED_EVERY]]
+    correlations, pairs = [], [(y, model.h_a(y)) for y in latents[::CALIBRATED_EVERY]]
     for level in anchors:
         position = torch.tensor([level_to_position(level)], dtype=torch.float32)
         step = model.quantiser.step(position)
@@ -182,8 +182,8 @@ def calibrate(model: BkSdmCompression, latents: list[Tensor]) -> Tensor:
         for y, z in pairs:
             mean = model.believe((z / step).round(), position).mean
             sums += [float((a * b).sum()) for a, b in ((y, mean), (y, y), (mean, mean))]
-        found.append(sums[0] / np.sqrt(sums[1] * sums[2]))
-    between = np.interp(np.arange(LEVELS), anchors, found)
+        correlations.append(sums[0] / np.sqrt(sums[1] * sums[2]))
+    between = np.interp(np.arange(LEVELS), anchors, correlations)
     return torch.from_numpy(np.rint(between * CORRELATION_UNIT).astype(np.int16))
 
 

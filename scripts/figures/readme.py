@@ -1,7 +1,7 @@
 """The picture at the top of the README: python scripts/figures/readme.py docs/compare.jpg.
 
-From left to right a detail of the sample, of its AVIF file (Pillow, speed 4) and of a lite file that
-is no larger. Prints the sizes.
+From left to right a detail of the sample, of its AVIF file (Pillow, speed 4) and of a lite file
+that is no larger. Prints the sizes.
 """
 
 from __future__ import annotations

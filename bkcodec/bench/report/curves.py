@@ -23,13 +23,13 @@ LABELS = {"psnr": "PSNR (RGB), dB", "psnr-y": "PSNR (luma), dB", "ms-ssim": "MS-
 
 
 def measured(
-    found: Sequence[Point], codecs: Sequence[str], metrics: Sequence[Metric]
+    measured_points: Sequence[Point], codecs: Sequence[str], metrics: Sequence[Metric]
 ) -> list[Curve]:
     """The measured curves, one a codec and metric."""
     curves = []
     for codec in codecs:
         for metric in metrics:
-            pairs = curve(found, codec, metric.name)
+            pairs = curve(measured_points, codec, metric.name)
             if pairs:
                 rates, values = zip(*pairs, strict=True)
                 curves.append(Curve(codec, MEASURED, rates, {metric.name: values}))

@@ -55,7 +55,7 @@ def _curve(entry: dict[str, Any], path: Path) -> Curve:
     order = sorted(range(len(rates)), key=rates.__getitem__)
     if not all(0 < r < math.inf for r in rates):
         raise ValueError("rates must be above 0 and finite")
-    known = {alias: name for name, aliases in KEYS.items() for alias in aliases}
+    canonical = {alias: name for name, aliases in KEYS.items() for alias in aliases}
     metrics: dict[str, tuple[float, ...]] = {}
     for key, values in results.items():
         if key in ("bpp", "q") or key.endswith("_time") or not isinstance(values, list):
@@ -63,7 +63,7 @@ def _curve(entry: dict[str, Any], path: Path) -> Curve:
         if len(values) != len(rates):
             raise ValueError(f"{key} has {len(values)} values for {len(rates)} rates")
         if all(isinstance(v, (int, float)) and math.isfinite(v) for v in values):
-            metrics.setdefault(known.get(key, key), tuple(float(values[i]) for i in order))
+            metrics.setdefault(canonical.get(key, key), tuple(float(values[i]) for i in order))
     name, source = str(entry.get("name", path.stem)), f"{path.parent.name}/{path.name}"
     return Curve(name, source, tuple(rates[i] for i in order), metrics)
 

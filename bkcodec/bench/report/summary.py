@@ -105,7 +105,7 @@ def _point(codec: str, quality: float, cells: list[Cell]) -> Point:
 
 
 def bd_rates(
-    found: Sequence[Point],
+    measured: Sequence[Point],
     tested: Sequence[str],
     anchors: Sequence[str],
     metrics: Sequence[Metric],
@@ -119,10 +119,10 @@ def bd_rates(
     for codec in tested:
         for anchor in (name for name in anchors if name != codec):
             for metric in metrics:
-                curves = [curve(found, name, metric.name) for name in (anchor, codec)]
+                curves = [curve(measured, name, metric.name) for name in (anchor, codec)]
                 if rates_within is not None:
                     curves = [cut(points, *rates_within) for points in curves]
-                if any(p.n_failed for p in found if p.codec in (codec, anchor)):
+                if any(p.n_failed for p in measured if p.codec in (codec, anchor)):
                     reason = "not all pictures were coded at all qualities"
                     rates.append(BdRate(codec, anchor, metric.name, None, reason=reason))
                 else:
@@ -130,9 +130,9 @@ def bd_rates(
     return rates
 
 
-def curve(found: Sequence[Point], codec: str, metric: str) -> Curve:
+def curve(measured: Sequence[Point], codec: str, metric: str) -> Curve:
     """(bpp, value) of a codec, by rising bpp; both over the pictures that have the metric."""
-    pairs = [(p.rates.get(metric), p.metrics.get(metric)) for p in found if p.codec == codec]
+    pairs = [(p.rates.get(metric), p.metrics.get(metric)) for p in measured if p.codec == codec]
     return sorted((r, value) for r, value in pairs if r is not None and value is not None)
 
 
@@ -186,10 +186,10 @@ def bd_rate(
 
 
 def compressai_results(
-    found: Sequence[Point], codec: str, metrics: Sequence[Metric]
+    measured: Sequence[Point], codec: str, metrics: Sequence[Metric]
 ) -> dict[str, list[Any]]:
     """A codec's curve in CompressAI's schema: lists over qualities, one a figure."""
-    own = [p for p in found if p.codec == codec and p.bpp is not None]
+    own = [p for p in measured if p.codec == codec and p.bpp is not None]
     names = {"psnr": "psnr-rgb", "ms-ssim": "ms-ssim-rgb"}
     results: dict[str, list[Any]] = {"q": [p.quality for p in own], "bpp": [p.bpp for p in own]}
     for metric in metrics:
@@ -203,10 +203,10 @@ def compressai_results(
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    there = [v for v in values if v is not None]
-    return statistics.fmean(there) if there else None
+    defined = [v for v in values if v is not None]
+    return statistics.fmean(defined) if defined else None
 
 
 def _median(values: Sequence[float | None]) -> float | None:
-    there = [v for v in values if v is not None]
-    return statistics.median(there) if there else None
+    defined = [v for v in values if v is not None]
+    return statistics.median(defined) if defined else None

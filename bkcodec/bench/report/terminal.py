@@ -77,8 +77,8 @@ def resources(outcome: Outcome) -> Table:
         "CUDA e": "encode_peak_cuda",
         "CUDA d": "decode_peak_cuda",
     }
-    known = {key for values in outcome.statistics.values() for key in values}
-    columns = {name: key for name, key in columns.items() if key in known}
+    keys = {key for values in outcome.statistics.values() for key in values}
+    columns = {name: key for name, key in columns.items() if key in keys}
     for name in columns:
         table.add_column(name, justify="right")
     for codec in outcome.candidates:

@@ -171,9 +171,9 @@ def read_schedule(folder: Path) -> tuple[NDArray[np.float32], str]:
         "trained_betas",
         "rescale_betas_zero_snr",
     )
-    known = {k: config[k] for k in names if config.get(k) is not None}
+    settings = {k: config[k] for k in names if config.get(k) is not None}
     try:
-        betas: NDArray[np.float32] = DDIMScheduler(**known).betas.float().numpy()
+        betas: NDArray[np.float32] = DDIMScheduler(**settings).betas.float().numpy()
     except (NotImplementedError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise UnsupportedError(f"{path}: {error}") from error
     if betas.ndim != 1 or not 1 <= len(betas) <= MAX_TIMESTEPS or not (betas >= 0).all():
@@ -225,9 +225,11 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _expect(folder: Path, config: dict[str, Any], **values: object) -> None:
     for key, value in values.items():
-        found = config.get(key, value)
-        if found != value:
-            raise UnsupportedError(f"{folder / 'config.json'}: {key} is {found}, {value} is needed")
+        actual = config.get(key, value)
+        if actual != value:
+            raise UnsupportedError(
+                f"{folder / 'config.json'}: {key} is {actual}, {value} is needed"
+            )
 
 
 def _build(kind: str, config: dict[str, Any], folder: Path) -> nn.Module:
@@ -237,10 +239,10 @@ def _build(kind: str, config: dict[str, Any], folder: Path) -> nn.Module:
     import diffusers
 
     network = getattr(diffusers, kind)
-    known = inspect.signature(network.__init__).parameters
+    parameters = inspect.signature(network.__init__).parameters
     try:
         with torch.device("meta"):
-            built: nn.Module = network(**{k: v for k, v in config.items() if k in known})
+            built: nn.Module = network(**{k: v for k, v in config.items() if k in parameters})
     except _BUILDING as error:
         summary = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnsupportedError(f"{folder / 'config.json'}: {summary}") from error
@@ -249,15 +251,15 @@ def _build(kind: str, config: dict[str, Any], folder: Path) -> nn.Module:
 
 def _fill(network: nn.Module, state: State, folder: Path) -> None:
     """Give a network its weights: every key, nothing else, all shapes right."""
-    wanted = {k: tuple(v.shape) for k, v in network.state_dict().items()}
-    missing, foreign = sorted(wanted.keys() - state), sorted(state.keys() - wanted)
+    expected = {k: tuple(v.shape) for k, v in network.state_dict().items()}
+    missing, foreign = sorted(expected.keys() - state), sorted(state.keys() - expected)
     for what, keys in (("missing", missing), ("unknown", foreign)):
         if keys:
             more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
             raise UnsupportedError(
                 f"{folder}: {what} in its weights: {', '.join(keys[:_NAMED])}{more}"
             )
-    for key, shape in wanted.items():
+    for key, shape in expected.items():
         if tuple(state[key].shape) != shape:
             raise UnsupportedError(
                 f"{folder}: {key} has shape {tuple(state[key].shape)}, its config says {shape}"

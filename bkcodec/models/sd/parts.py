@@ -59,8 +59,8 @@ class SdVae(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """x [B, 3, H, W] in 0..1, H and W multiples of 8 -> y, float32."""
         with placed(self, x.device):
-            found = self.autoencoder.encode((x * 2 - 1).to(self._dtype))
-        y = found.latents if self.is_tiny else found.latent_dist.mode()
+            encoded = self.autoencoder.encode((x * 2 - 1).to(self._dtype))
+        y = encoded.latents if self.is_tiny else encoded.latent_dist.mode()
         return (y.float() - self.shift) * self.scale
 
     def decode(self, y_hat: Tensor, texture: float = 0.0) -> Tensor:

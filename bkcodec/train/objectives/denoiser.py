@@ -76,10 +76,10 @@ def add_lora(backbone: SdUNet, rank: int) -> None:
 
 def lora_arrays(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """From peft's names in a run's state to a bundle's: ``lora.MODULE.down`` and ``.up``."""
-    found = {}
+    arrays = {}
     for key, value in state.items():
         if not key.startswith("backbone.unet.") or ".lora_" not in key:
             continue
         module, which = key.removeprefix("backbone.unet.").split(".lora_")
-        found[f"lora.{module}.{LORA_DOWN if which.startswith('A') else LORA_UP}"] = value
-    return found
+        arrays[f"lora.{module}.{LORA_DOWN if which.startswith('A') else LORA_UP}"] = value
+    return arrays

@@ -133,24 +133,24 @@ class ContextNetwork(nn.Module):
             if g:
                 earlier = _round_to(self.shared[g], exponent)
                 total = F.conv2d(features[:, : 2 * begin], earlier, padding=1)
-            own, known = features[:, 2 * begin : 2 * end], torch.zeros_like(z[:1, :1])
+            own, decoded = features[:, 2 * begin : 2 * end], torch.zeros_like(z[:1, :1])
             for p, phase in enumerate(PHASES[self.config.phases[g]]):
-                seen = F.pad(own * known, (phase.reach,) * 4) if p else None
-                known = known.clone()
+                seen = F.pad(own * decoded, (phase.reach,) * 4) if p else None
+                decoded = decoded.clone()
                 for lattice in lattices(phase, *z.shape[2:]):
                     target = z[(..., *lattice)][:, begin:end]
                     width = on(lattice, step)[:, begin:end]
                     if (g, p) == (0, 0):
-                        found = self.first.bits(target, width)
+                        information = self.first.bits(target, width)
                     else:
                         network, sums = self.network(g, p), total[(..., *lattice)]
                         if seen is not None:
                             sums = sums + network.see(seen, exponent, lattice, phase.reach)
                         out = network(sums, on(lattice, position))
                         own_ratio = on(lattice, ratio)[:, begin:end]
-                        found = _logistic_bits(out, target / width, own_ratio)
-                    bits[(..., *lattice)] += found.sum(dim=1)
-                    known[(..., *lattice)] = 1
+                        information = _logistic_bits(out, target / width, own_ratio)
+                    bits[(..., *lattice)] += information.sum(dim=1)
+                    decoded[(..., *lattice)] = 1
         return bits
 
     @torch.no_grad()
@@ -196,9 +196,9 @@ class ContextNetwork(nn.Module):
 
     def network(self, group: int, phase: int) -> _Phase:
         """Of one phase of a group; the first phase of the first group has none."""
-        found = self.networks[f"{group}_{phase}"]
-        assert isinstance(found, _Phase)
-        return found
+        network = self.networks[f"{group}_{phase}"]
+        assert isinstance(network, _Phase)
+        return network
 
 
 class _Phase(nn.Module):

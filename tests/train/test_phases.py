@@ -15,7 +15,7 @@ import torch
 from conftest import ROOT, newest
 from PIL import Image
 from safetensors.numpy import load_file
-from test_context import CHANNELS, Steps, draw, integer_prior, random_network
+from small_prior import CHANNELS, Steps, draw, integer_prior, random_network
 
 from bkcodec.bundle import load_bundle
 from bkcodec.codec import Codec

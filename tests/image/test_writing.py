@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import camera_exif, exif_with
 from PIL import Image, TiffImagePlugin
 
 from bkcodec.errors import InputError
 from bkcodec.image import picture, writing
-from bkcodec.image.picture import CHANNELS, Rows, image_from_rows
+from bkcodec.image.picture import (
+    CHANNELS,
+    Picture,
+    Rows,
+    image_from_rows,
+    rows_from_picture,
+)
+from bkcodec.image.reading import picture_from_image
 from bkcodec.image.writing import save_rows, write_tiff
 from bkcodec.metadata import Metadata
 
@@ -105,3 +115,29 @@ def test_rows_become_an_image_and_an_array() -> None:
     assert np.array_equal(rows_of(pixels, "LA", (4,)).whole(), pixels)
     image = image_from_rows(rows_of(pixels, "LA", (4,)))
     assert image.mode == "LA" and image.info == {"icc_profile": b"profile"}
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg", "webp", "tiff"])
+def test_camera_exif_goes_into_every_format(small: Image.Image, extension: str) -> None:
+    exif = camera_exif().tobytes().removeprefix(b"Exif\0\0")
+    picture = replace(picture_from_image(small), metadata=Metadata(exif=exif))
+    out = io.BytesIO()
+    save_rows(rows_from_picture(picture), out, extension)
+    with Image.open(io.BytesIO(out.getvalue())) as image:
+        assert image.getexif()[0x010F] == "Camera"
+        assert image.getexif().get_ifd(0x8769)[0x9003] == "2020:01:02 03:04:05"
+
+
+def test_tags_that_pillow_reads_but_cannot_write_are_left_out_of_tiff() -> None:
+    odd = exif_with(306, 11, struct.pack("<f", 1.5))  # a date that is a float
+    interoperability = Image.Exif()
+    interoperability[0x010F] = "Camera"
+    interoperability.get_ifd(0x8769)[0x9003] = "2020:01:02 03:04:05"
+    interoperability.get_ifd(0x8769)[0xA005] = 68
+    for block, kept in ((odd, None), (interoperability.tobytes()[6:], "Camera")):
+        out = io.BytesIO()
+        picture = Picture(np.zeros((4, 4, 3), np.uint8), metadata=Metadata(exif=block))
+        save_rows(rows_from_picture(picture), out, "tiff")
+        with Image.open(io.BytesIO(out.getvalue())) as image:
+            exif = image.getexif()
+            assert exif.get(0x010F) == kept and 0xA005 not in exif.get_ifd(0x8769)

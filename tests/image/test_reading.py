@@ -2,11 +2,21 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image, ImageCms, PngImagePlugin
 
+import bkcodec
+import bkcodec.pillow_plugin
+from bkcodec.codec import Codec
+from bkcodec.container import container_from_bytes, container_to_bytes
 from bkcodec.errors import FormatError, InputError, LimitError, UsageError
 from bkcodec.image.picture import Picture, apply_alpha, rows_from_picture
 from bkcodec.image.reading import alpha_from_png, open_image, picture_from_image
@@ -197,3 +207,68 @@ def test_a_palette_image_without_a_palette_is_our_error_or_a_picture() -> None:
     image.palette = None
     with contextlib.suppress(InputError):
         assert picture_from_image(image).size == (2, 2)
+
+
+Run = Callable[..., int]
+
+
+def test_no_helper_programs_run_on_input() -> None:
+    with pytest.raises(InputError, match="not an image"):
+        open_image(io.BytesIO(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EOF\n"))
+
+
+def test_a_broken_second_page_does_not_hurt_the_first(here: Path, run: Run) -> None:
+    out = io.BytesIO()
+    Image.new("L", (5, 5)).save(out, "TIFF")
+    data = bytearray(out.getvalue())
+    (directory,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, directory)
+    struct.pack_into("<I", data, directory + 2 + 12 * entries, 3)
+    Path("pages.tif").write_bytes(data)
+    assert run("encode", "pages.tif") == 0
+
+
+def test_transparent_values_of_few_bits() -> None:
+    path = ROOT / "tests" / "samples" / "grey4-transparent.png"
+    with path.open("rb") as file:
+        picture = picture_from_image(open_image(file))
+    assert picture.alpha is not None and picture.alpha.tolist() == [[255, 0, 255, 255]]
+
+
+def test_palettes_with_alpha_keep_it() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 0, 255, 0, 128], "RGBA")
+    image.putpixel((1, 0), 1)
+    alpha = picture_from_image(image).alpha
+    assert alpha is not None and alpha.tolist() == [[0, 128]]
+
+
+def test_pillows_limit_returns_before_an_alpha_plane_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+    data = alpha_to_png(np.zeros((4, 4), np.uint8))
+    load = Image.Image.tobytes
+    monkeypatch.setattr(
+        Image.Image,
+        "tobytes",
+        lambda *a, **k: seen.append(Image.MAX_IMAGE_PIXELS) or load(*a, **k),
+    )
+    assert alpha_from_png(data, (4, 4)).shape == (4, 4)
+    assert seen and None not in seen
+
+
+def test_a_profile_of_many_megabytes_goes_through_png(run: Run, here: Path) -> None:
+    profile = os.urandom(1_500_000)
+    out = io.BytesIO()
+    picture = Picture(np.zeros((4, 4, 3), np.uint8), metadata=Metadata(icc=profile))
+    save_rows(rows_from_picture(picture), out, "png")
+    assert picture_from_image(open_image(io.BytesIO(out.getvalue()))).metadata.icc == profile
+
+
+def test_alpha_planes_of_other_depths_are_refused(small: Image.Image, codec: Codec) -> None:
+    out = io.BytesIO()
+    Image.new("L", small.size).convert("1").save(out, "PNG")
+    data = replace(container_from_bytes(codec.encode(small)), alpha=out.getvalue())
+    with pytest.raises(FormatError, match="alpha plane"):
+        bkcodec.decode(container_to_bytes(data))
