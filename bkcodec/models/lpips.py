@@ -15,18 +15,18 @@ from torch import Tensor, nn
 
 from bkcodec.errors import InputError
 
-# Layers of torchvision's ``features`` that are compared, by backbone.
+# Layers of torchvision's ``features`` that are compared, by network.
 TAPS = {
     "squeeze": (1, 4, 7, 9, 10, 11, 12),
     "alex": (1, 4, 7, 9, 11),
     "vgg": (3, 8, 15, 22, 29),
 }
 LABELS = {"squeeze": "lpips-sq", "alex": "lpips-alex", "vgg": "lpips-vgg"}
-MIN_SIDE = 64  # pixels; below, the deepest features of some backbone are empty
+MIN_SIDE = 64  # pixels; below, the deepest features of some networks are empty
 
 
 class Lpips(nn.Module):
-    """LPIPS with the backbone that the file holds.
+    """LPIPS with the network that the file holds.
 
     Args:
         path: .safetensors with torchvision's ``features.N...`` of SqueezeNet 1.1, AlexNet or
@@ -43,9 +43,9 @@ class Lpips(nn.Module):
         super().__init__()
         try:
             arrays = {k.removeprefix("lpips."): v.float() for k, v in load_file(path).items()}
-            self.backbone = _backbone_of(arrays)
-            self.taps = TAPS[self.backbone]
-            self.features = _features(self.backbone)
+            self.kind = _kind_of(arrays)
+            self.taps = TAPS[self.kind]
+            self.features = _features(self.kind)
             self.features.load_state_dict(
                 {k.removeprefix("features."): v for k, v in arrays.items() if k[:9] == "features."}
             )
@@ -61,7 +61,7 @@ class Lpips(nn.Module):
     @property
     def label(self) -> str:
         """Name of the metric: lpips-sq, lpips-alex or lpips-vgg."""
-        return LABELS[self.backbone]
+        return LABELS[self.kind]
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Two batches [B, 3, H, W] in 0..1, sides of 64 at least -> distances [B]."""
@@ -80,7 +80,7 @@ class Lpips(nn.Module):
         return taps
 
 
-def _backbone_of(arrays: dict[str, Tensor]) -> str:
+def _kind_of(arrays: dict[str, Tensor]) -> str:
     if "features.3.squeeze.weight" in arrays:
         return "squeeze"
     if "features.28.weight" in arrays:
@@ -90,9 +90,9 @@ def _backbone_of(arrays: dict[str, Tensor]) -> str:
     raise KeyError("neither SqueezeNet, AlexNet nor VGG-16")
 
 
-def _features(backbone: str) -> nn.Sequential:
+def _features(kind: str) -> nn.Sequential:
     from torchvision import models  # slow to import
 
-    make = {"squeeze": models.squeezenet1_1, "alex": models.alexnet, "vgg": models.vgg16}[backbone]
+    make = {"squeeze": models.squeezenet1_1, "alex": models.alexnet, "vgg": models.vgg16}[kind]
     features: nn.Sequential = make(weights=None).features
     return features

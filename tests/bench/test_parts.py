@@ -24,7 +24,7 @@ from bkcodec.bench.dataset import Dataset, Photo, prepare
 from bkcodec.bench.report.page import as_script
 from bkcodec.bench.report.pictures import plan
 from bkcodec.bench.report.published import read_curves
-from bkcodec.bench.report.summary import bd_rate, bd_rates, compressai_results, points
+from bkcodec.bench.report.summary import bd_rate, bd_rates, compressai_results, cut, points
 from bkcodec.bench.report.summary import curve as curve_of
 from bkcodec.bench.run import Bench, measure, slug
 from bkcodec.bench.workers import Lane, Worker
@@ -196,6 +196,18 @@ def test_a_metric_goes_with_the_rate_of_the_same_pictures() -> None:
     assert "psnr-rgb" in results and "ms-ssim-rgb" not in results
 
 
+def test_bd_rates_between_two_rates() -> None:
+    base = [(0.1 * 2**i, 25.0 + i) for i in range(5)]  # straight over the logarithm of the rate
+    assert np.allclose(cut(base, 0.1, 1.6), base)
+    inner = cut(base, 0.1 * 2**0.5, 0.8)
+    assert inner[0] == pytest.approx((0.1 * 2**0.5, 25.5)) and inner[1:] == base[1:4]
+    assert cut(base, 2.0, 3.0) == cut(base, 0.01, 0.1) == []
+    lower = [(0.5 * rate, value) for rate, value in base]
+    lower[0] = (0.05, 21.0)  # far off, but not between these rates
+    rate = bd_rate("a", "b", PSNR, *(cut(points, 0.1, 2) for points in (base, lower)))
+    assert rate.percent == pytest.approx(-50, abs=0.5)
+
+
 def test_failures_leave_no_bd_rate() -> None:
     qualities = (0.0, 1.0, 2.0, 3.0, 4.0)
     cells = [
@@ -320,7 +332,7 @@ def test_lpips_knows_its_backbone(backbone: str, heads: tuple[int, ...], tmp_pat
     save_file(tensors, tmp_path / "lpips.safetensors")
     lpips = Lpips(tmp_path / "lpips.safetensors")
     a, b = torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64)
-    assert lpips.backbone == backbone and lpips(a, b) > 0 and lpips(a, a) == 0
+    assert lpips.kind == backbone and lpips(a, b) > 0 and lpips(a, a) == 0
     (metric,) = metrics.find_metrics([lpips.label], [tmp_path / "lpips.safetensors"])
     Image.new("RGB", (40, 90)).save(tmp_path / "x.png")
     assert metric.measure(tmp_path / "x.png", tmp_path / "x.png") is None  # too small
