@@ -153,7 +153,7 @@ def bundle_for(fingerprint: bytes, model: str | None = None) -> Path:
 
 
 def check_fingerprint(bundle: Bundle, fingerprint: bytes) -> None:
-    """Refuse a bundle that is not the one a file needs (UnsupportedError)."""
+    """Refuse a bundle that is not the one that a file needs (UnsupportedError)."""
     if bundle.fingerprint != fingerprint:
         raise UnsupportedError(
             f"the file needs the bundle {fingerprint.hex()}, "

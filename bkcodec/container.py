@@ -10,7 +10,7 @@ shortest form, at most 2^31 - 1.
 | 4        | fingerprint  | of the bundle whose tables code z                                  |
 | varint   | width        | pixels, at least 1                                                 |
 | varint   | height       | pixels, at least 1                                                 |
-| 1        | stride       | pixels a cell of z, at least 1; z has ceil(height / stride) rows   |
+| 1        | stride       | pixels per cell of z, at least 1; z has ceil(height / stride) rows |
 |          |              | and ceil(width / stride) columns                                   |
 | 1        | level        | quality level, 0..200 (quality is level / 2)                       |
 | ...      | sections     | until 4 bytes before the end                                       |

@@ -64,7 +64,7 @@ class Cell:
         return None if self.n_bytes is None else 8 * self.n_bytes / (self.width * self.height)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: the fields, bpp and compression ratio (24 bits a pixel over bpp)."""
+        """For JSON: the fields, bpp and compression ratio (24 bits per pixel over bpp)."""
         bpp = self.bpp
         return asdict(self) | {"bpp": bpp, "ratio": 24 / bpp if bpp else None}
 

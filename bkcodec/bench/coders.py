@@ -104,7 +104,7 @@ class PillowCoder:
             self.settings["max_threads"] = candidate.threads
 
     def encode(self, image: Image.Image, quality: float) -> tuple[bytes, Digest]:
-        """See ``Coder``; the quality of JPEG 2000 is a rate in bits a pixel."""
+        """See ``Coder``; the quality of JPEG 2000 is a rate in bits per pixel."""
         out = io.BytesIO()
         if self.format == "JPEG2000":
             image.save(out, self.format, quality_layers=[24 / quality], **self.settings)

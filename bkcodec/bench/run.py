@@ -109,7 +109,7 @@ def _share_of(codec: Candidate, n_jobs: int) -> Candidate:
 def _measure_all(
     bench: Bench, lanes: list[Lane], todo: list[Cell], temporary: Path
 ) -> Generator[Cell, None, None]:
-    """Measure cells, one a lane at a time; closing it, or an exception, ends the workers."""
+    """Measure cells, one per lane at a time; closing it, or an exception, ends the workers."""
     photos = {photo.name: photo for photo in bench.dataset.photos}
     free: SimpleQueue[Lane] = SimpleQueue()
     for lane in lanes:

@@ -1,4 +1,4 @@
-"""Many files: the options that encode and decode share, one report a file, the summary."""
+"""Many files: the options that encode and decode share, one report per file, the summary."""
 
 from __future__ import annotations
 

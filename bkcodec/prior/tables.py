@@ -154,7 +154,7 @@ class _FactorizedCoder(ABC):
 
     @abstractmethod
     def read(self, decoder: RangeDecoder, n: int) -> Symbols:
-        """Decode n symbols a channel, [C, n]."""
+        """Decode n symbols per channel, [C, n]."""
 
     def encode(self, symbols: NDArray[Any]) -> tuple[bytes, Symbols]:
         """See ``SymbolCoder``: symbols beyond their table are clamped."""
@@ -172,7 +172,7 @@ class _FactorizedCoder(ABC):
 
 @dataclass(frozen=True, slots=True)
 class LevelTables(_FactorizedCoder):
-    """The tables of one quality level, one a channel: the factorized prior."""
+    """The tables of one quality level, one per channel: the factorized prior."""
 
     channels: list[Table]
 
@@ -197,7 +197,7 @@ class LevelTables(_FactorizedCoder):
                 encoder.write(table, plane.ravel().astype(np.int32) - table.low)
 
     def read(self, decoder: RangeDecoder, n: int) -> Symbols:
-        """Decode n symbols a channel, [C, n]."""
+        """Decode n symbols per channel, [C, n]."""
         symbols = np.empty((len(self.channels), n), dtype=np.int16)
         for table, plane in zip(self.channels, symbols, strict=True):
             plane[:] = table.low

@@ -28,7 +28,7 @@ class TrainOptions:
         image_size: side of the square crops in pixels.
         epochs, max_steps, max_minutes: length of the run; the first limit reached ends it.
         lambda_min, lambda_max: rate-distortion trade-offs at positions 0 and 1, geometric in
-            between, in bits a pixel per squared 8-bit level.
+            between, in bits per pixel per squared 8-bit level.
         ms_ssim_weight: share of MS-SSIM in the distortion, 0..1.
         lpips: file of the LPIPS-SQ weights, or None.
         lpips_weight, adversarial_weight: of these two losses; 0 = off.

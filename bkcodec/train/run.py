@@ -142,7 +142,7 @@ def rehearse(
     began = time.monotonic()
     batches = [photos.batch((options.seed, step, 0), *shape) for step in range(3)]
     pace = 3 * options.batch_size / (time.monotonic() - began)
-    log.info("data: %.0f crops of %d pixels a second", pace, options.image_size)
+    log.info("data: %.0f crops per second, of %d pixels", pace, options.image_size)
     for x in batches:
         began = time.monotonic()
         stats = trainer.advance(x)

@@ -155,7 +155,7 @@ class Validation:
 def write_samples(judge: Validation, photos: Photos, path: Path) -> NDArray[np.uint8]:
     """A sheet of reconstructions from real strings; returns its pixels.
 
-    One row a photo: the original, then for each position one step and ``sample_steps`` steps. The
+    One row per photo: the original, then for each position one step and ``sample_steps`` steps. The
     strings are those of the integer coder, decoded again before they are shown.
     """
     coder = judge.coder

@@ -118,7 +118,7 @@ def print_table(files: list[Path]) -> None:
 
 
 def sheet(photo: Path, vae: str, path: Path) -> None:
-    """One row a quality: original, the VAE's round trip, mean, one step, four steps."""
+    """One row per quality: original, the VAE's round trip, mean, one step, four steps."""
     codec, original = open_codec(vae), Image.open(photo).convert("RGB")
     ceiling = round_trip(codec, original)
     side = DETAIL[2] - DETAIL[0]

@@ -25,7 +25,7 @@ LABELS = {"psnr": "PSNR (RGB), dB", "psnr-y": "PSNR (luma), dB", "ms-ssim": "MS-
 def measured(
     measured_points: Sequence[Point], codecs: Sequence[str], metrics: Sequence[Metric]
 ) -> list[Curve]:
-    """The measured curves, one a codec and metric."""
+    """The measured curves, one per codec and metric."""
     curves = []
     for codec in codecs:
         for metric in metrics:
@@ -63,7 +63,7 @@ def plot(curves: Sequence[Curve], metric: str, title: str, paths: Sequence[Path]
         )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.set_xlabel("bits a pixel (bytes on disk)")
+    axes.set_xlabel("bits per pixel (bytes on disk)")
     axes.set_ylabel(LABELS.get(metric, metric))
     axes.set_title(title)
     axes.grid(True, which="both", alpha=0.25)

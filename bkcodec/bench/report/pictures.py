@@ -25,7 +25,7 @@ from bkcodec.files import write_whole
 BUDGET = 24_000_000  # characters of base64 that the pictures of a report may have
 LARGE, MIDDLE = 1_500_000, (1152, 768)  # pixels; width and height of what is shown of larger ones
 NATIVE_BPP = 0.45  # of files that browsers show, about, over a ladder
-# Quality of AVIF copies, and the bits a pixel that they take, about, over a ladder.
+# Quality of AVIF copies, and the bits per pixel that they take, about, over a ladder.
 COPIES = ((90, 1.45), (82, 1.05), (75, 0.9), (65, 0.69), (55, 0.53), (48, 0.43))
 ORIGINAL_QUALITY, ORIGINAL_BPP = 75, 1.5
 
@@ -119,8 +119,8 @@ def plan(n_pixels: Sequence[int], n_native: int, n_copies: int) -> tuple[int, in
 
     Args:
         n_pixels: of each photo.
-        n_native: pictures a photo that are files as they are, where it is not large.
-        n_copies: pictures a photo that are AVIF copies.
+        n_native: pictures per photo that are files as they are, where it is not large.
+        n_copies: pictures per photo that are AVIF copies.
     """
     available = BUDGET * 3 / 4 * 8  # bits
     bits = np.zeros(1)

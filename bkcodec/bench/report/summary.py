@@ -188,7 +188,7 @@ def bd_rate(
 def compressai_results(
     measured: Sequence[Point], codec: str, metrics: Sequence[Metric]
 ) -> dict[str, list[Any]]:
-    """A codec's curve in CompressAI's schema: lists over qualities, one a figure."""
+    """A codec's curve in CompressAI's schema: lists over qualities, one per figure."""
     own = [p for p in measured if p.codec == codec and p.bpp is not None]
     names = {"psnr": "psnr-rgb", "ms-ssim": "ms-ssim-rgb"}
     results: dict[str, list[Any]] = {"q": [p.quality for p in own], "bpp": [p.bpp for p in own]}

@@ -21,7 +21,7 @@ def show(outcome: Outcome) -> None:
 
 
 def means(outcome: Outcome) -> Table:
-    """One row a codec and quality."""
+    """One row per codec and quality."""
     table = Table(
         title=f"{outcome.dataset_name}: means over {len(outcome.dataset.photos)} pictures"
     )

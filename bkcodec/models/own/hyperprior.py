@@ -67,7 +67,7 @@ class Quantiser(nn.Module):
     """Step sizes by position of z: z / step is rounded, symbol * step * inverse_gain is z_hat.
 
     Both are tables over L anchor positions, interpolated geometrically in between (gain units:
-    Cui et al. 2021, arXiv:2003.02012). Positions are 0..1, one an image or one a cell.
+    Cui et al. 2021, arXiv:2003.02012). Positions are 0..1, one per image or one per cell.
     """
 
     def __init__(self, channels: int, anchors: int, coarsest: float, finest: float) -> None:

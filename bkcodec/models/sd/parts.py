@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-LATENT_STRIDE = 8  # pixels a cell of y
+LATENT_STRIDE = 8  # pixels per cell of y
 CONTEXT_TOKENS = 77
 TILE_OVERLAP = 0.25  # of the tiles that diffusers blends
 LORA_DOWN, LORA_UP = "down", "up"  # the two factors, as bundles name them

@@ -20,7 +20,7 @@ from bkcodec.prior.walk import FRACTIONS
 from bkcodec.train.prior.freeze import RARE_RESIDUAL, freeze, logistic, table_reach
 from bkcodec.train.prior.network import SCALES, ContextNetwork
 
-SAMPLES = 200_000  # cells of z a channel that the tables are counted over
+SAMPLES = 200_000  # cells of z per channel that the tables are counted over
 COUNTED_LEVELS = 4  # a photo, when the context prior's tables are counted
 TAIL_SHARE = 0.01  # weight of a wide Laplace distribution, for what the photos did not show
 HEADROOM = 1.5  # tables reach this much further than the largest value seen
