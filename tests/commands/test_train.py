@@ -161,7 +161,7 @@ def test_a_rehearsal_writes_nothing(
     caplog.set_level("INFO")
     assert train(tmp_path / "run", 100, "--dry-run") == 0
     assert not (tmp_path / "run").exists()
-    assert "crops of 176 pixels a second" in caplog.text and "after 100 steps" in caplog.text
+    assert "crops per second, of 176 pixels" in caplog.text and "after 100 steps" in caplog.text
 
 
 def test_mixed_precision_runs(
