@@ -17,7 +17,7 @@ from pathlib import Path
 
 import platformdirs
 
-from bkcodec.errors import InputError, UnsupportedError, UsageError
+from bkcodec.errors import InputError, UnsupportedError, UsageError, first_line
 from bkcodec.files import printable, write_whole
 
 SUFFIXES = {".json", ".safetensors"}  # of the files that are read
@@ -179,6 +179,6 @@ def _download(repository: str, revision: str) -> Path:
     try:
         folder = snapshot_download(repository, revision=revision, allow_patterns=patterns)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        summary = str(error).splitlines()[0]
+        summary = first_line(error)
         raise UnsupportedError(f"{repository}@{revision}: cannot be fetched ({summary})") from error
     return Path(folder)

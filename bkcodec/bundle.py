@@ -62,7 +62,7 @@ class Bundle:
 
     Attributes:
         header: the JSON of the safetensors metadata.
-        prior: codes the symbols; ``prior.level(i)`` is an ``entropy.SymbolCoder``.
+        prior: codes the symbols; ``prior.level(i)`` is an ``prior.tables.SymbolCoder``.
         networks: float arrays by name, as stored.
         fingerprint: 4 bytes.
     """

@@ -26,6 +26,7 @@ from bkcodec.coding.refine import Search, refine
 from bkcodec.coding.search import largest
 from bkcodec.container import Container, container_from_bytes, container_to_bytes
 from bkcodec.errors import FormatError, UsageError
+from bkcodec.files import read_limited
 from bkcodec.image.picture import Picture, Pixels, Rows, apply_alpha, image_from_rows
 from bkcodec.image.reading import alpha_from_png, picture_from_image
 from bkcodec.image.writing import alpha_to_png
@@ -124,12 +125,13 @@ class Codec:
         frame = self._frame(picture, options, offsets)
         limit = options.largest_file(*picture.size)
         if limit is not None:
-            limit -= HINT_BYTES if options.effort else 0
+            reserve = HINT_BYTES if options.effort else 0
             quantise = self.encoder.quantise
             encoded = largest(
                 lambda level: self._pack(quantise(z, level), level, replace(frame, level=level)),
                 limit,
                 deadline,
+                reserve,
             )
         else:
             symbols = self.encoder.quantise(z, levels)
@@ -257,18 +259,17 @@ class Codec:
     ) -> Iterator[Pixels]:
         """Bands of RGB made grey where the photo was, with their part of the alpha plane."""
         top = 0
-        with self._turn():
-            while True:
-                with out_of_memory(ADVICE):  # around the work, not around what a caller does
-                    band = next(colours, None)
-                if band is None:
-                    return
-                if greyscale:
-                    band = np.asarray(Image.fromarray(band).convert("L"))[..., None]
-                if alpha is not None:
-                    band = np.dstack([band, alpha[top : top + len(band)]])
-                top += len(band)
-                yield band
+        while True:
+            with self._turn(), out_of_memory(ADVICE):  # for the work, not for what a caller does
+                band = next(colours, None)
+            if band is None:
+                return
+            if greyscale:
+                band = np.asarray(Image.fromarray(band).convert("L"))[..., None]
+            if alpha is not None:
+                band = np.dstack([band, alpha[top : top + len(band)]])
+            top += len(band)
+            yield band
 
 
 @lru_cache(maxsize=4)
@@ -297,7 +298,7 @@ def encode_to(image: Image.Image, fo: BinaryIO, options: EncodeOptions | None = 
 def decode_from(fo: BinaryIO, options: DecodeOptions | None = None) -> Image.Image:
     """Decode from a binary file object, to its end."""
     options = options or DecodeOptions()
-    return decode(fo.read(options.limits.max_file_bytes + 1), options)
+    return decode(read_limited(fo, options.limits.max_file_bytes), options)
 
 
 def codec_for(container: Container, options: DecodeOptions) -> Codec:

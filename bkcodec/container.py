@@ -47,6 +47,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from bkcodec.errors import FormatError, LimitError, UnsupportedError
+from bkcodec.files import read_limited
 from bkcodec.metadata import NO_METADATA, Metadata
 from bkcodec.options import MAX_LEVEL, Limits
 from bkcodec.tiling import check_pixels
@@ -101,7 +102,7 @@ def read_container(fo: BinaryIO, limits: Limits | None = None) -> Container:
         LimitError: more pixels, file bytes or metadata bytes than ``limits`` allows.
     """
     limits = limits or Limits()
-    return container_from_bytes(fo.read(limits.max_file_bytes + 1), limits)
+    return container_from_bytes(read_limited(fo, limits.max_file_bytes), limits)
 
 
 def container_to_bytes(c: Container) -> bytes:

@@ -22,6 +22,11 @@ class BkcError(Exception):
     exit_code = 1
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its kind where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 class TrainingError(BkcError):
     """A training run that cannot go on."""
 

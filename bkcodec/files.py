@@ -37,10 +37,10 @@ def read_whole(path: Path | None, limit: int, magic: bytes = b"") -> bytes:
     """
     try:
         if path is None:
-            data = _read(sys.stdin.buffer, limit, magic)
+            data = read_limited(sys.stdin.buffer, limit, magic)
         else:
             with path.open("rb") as file:
-                data = _read(file, limit, magic)
+                data = read_limited(file, limit, magic)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}") from error
     if not data:
@@ -50,14 +50,20 @@ def read_whole(path: Path | None, limit: int, magic: bytes = b"") -> bytes:
     return data
 
 
-def _read(file: BinaryIO, limit: int, magic: bytes) -> bytes:
-    """Chunk by chunk: reading with a limit reserves as much as the limit."""
+def read_limited(file: BinaryIO, limit: int, magic: bytes = b"") -> bytes:
+    """Read a file object to its end, unless it begins otherwise than with ``magic``.
+
+    It is read chunk by chunk: reading with a limit reserves as much as the limit.
+
+    Raises:
+        LimitError: more than ``limit`` bytes.
+    """
     data = bytearray(file.read(len(magic)))
     if data == magic:
         while chunk := file.read(_CHUNK):
             data += chunk
             if len(data) > limit:
-                raise LimitError(f"larger than the limit of {limit} bytes")
+                raise LimitError(f"file larger than the limit of {limit} bytes")
     return bytes(data)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from bkcodec.tiling import AUTO_PIXELS
 if TYPE_CHECKING:
     import torch
 
+_NO_MEMORY = re.compile(r"(can't|cannot|failed to|unable to) allocate|ALLOC_FAILED|bad.alloc")
 # Bytes at the peak, measured with lite on a CPU (scripts/figures/huge.py) and rounded up.
 _TILE_PIXEL = 110  # a pixel that the networks see at once
 _SYMBOL = 10  # a symbol while it is coded
@@ -105,8 +107,8 @@ def out_of_memory(advice: str) -> Iterator[None]:
     except RuntimeError as error:
         import torch
 
-        # The CPU's allocator has no class of its own for it.
-        if not isinstance(error, torch.OutOfMemoryError) and "alloc" not in str(error):
+        # Not all allocators have a class of their own for it.
+        if not isinstance(error, torch.OutOfMemoryError) and not _NO_MEMORY.search(str(error)):
             raise
         raise LimitError(f"out of memory. {advice}") from error
 

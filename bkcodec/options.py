@@ -17,6 +17,7 @@ MAX_STEPS, MAX_EFFORT, MAX_SEED = 50, 2, 2**31 - 1
 METADATA = ("icc", "exif", "xmp")
 SCHEDULERS = ("ddim", "dpm++", "euler", "lcm")
 UNETS = ("auto", "own", "bk-sdm")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def quality_to_level(quality: float) -> int:
@@ -41,7 +42,7 @@ def position_to_level(position: float) -> int:
 
 def at_most_one(**options: object) -> None:
     """Refuse options that exclude each other (UsageError); None and False are not given."""
-    given = [name for name, value in options.items() if value not in (None, False)]
+    given = [name for name, value in options.items() if value is not None and value is not False]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} exclude each other")
 
@@ -50,6 +51,12 @@ def in_range(name: str, value: float | None, low: float, high: float) -> None:
     """Refuse a number outside of low..high (UsageError); None is not given."""
     if value is not None and not low <= value <= high:
         raise UsageError(f"{name} {value}: not in {low}..{high}")
+
+
+def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a word that is none of the choices (UsageError)."""
+    if value not in choices:
+        raise UsageError(f"{name} {value!r}: not one of {', '.join(choices)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,10 @@ class Limits:
     max_file_bytes: int = 2**30
     max_metadata_bytes: int = 2**24
 
+    def __post_init__(self) -> None:
+        for name in ("max_pixels", "max_file_bytes", "max_metadata_bytes"):
+            in_range(name, getattr(self, name), 0, float("inf"))
+
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
@@ -83,6 +94,9 @@ class Backbone:
     bk_sdm: str | None = None
     vae: str | None = None
     unet: str = "auto"
+
+    def __post_init__(self) -> None:
+        one_of("unet", self.unet, UNETS)
 
 
 NO_BACKBONE = Backbone()
@@ -123,6 +137,8 @@ class EncodeOptions:
         at_most_one(quality=self.quality, target_bpp=self.target_bpp, target_size=self.target_size)
         in_range("quality", self.quality, 0, 100)
         in_range("effort", self.effort, 0, MAX_EFFORT)
+        in_range("tile", self.tile, 0, float("inf"))
+        one_of("device", self.device, DEVICES)
         for name, target in (("target_bpp", self.target_bpp), ("target_size", self.target_size)):
             if target is not None and not 0 < target < float("inf"):
                 raise UsageError(f"{name} {target}: must be above 0 and finite")
@@ -185,8 +201,9 @@ class DecodeOptions:
         in_range("steps", self.steps, 1, MAX_STEPS)
         in_range("realism", self.realism, 0, 1)
         in_range("seed", self.seed, 0, MAX_SEED)
-        if self.scheduler not in SCHEDULERS:
-            raise UsageError(f"scheduler {self.scheduler!r}: not one of {', '.join(SCHEDULERS)}")
+        in_range("tile", self.tile, 0, float("inf"))
+        one_of("device", self.device, DEVICES)
+        one_of("scheduler", self.scheduler, SCHEDULERS)
 
 
 def _check_alpha(alpha: str) -> None:

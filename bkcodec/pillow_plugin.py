@@ -14,12 +14,13 @@
 from __future__ import annotations
 
 import io
-from typing import IO, Any
+from typing import IO, Any, BinaryIO, cast
 
 from PIL import Image, ImageFile
 
 from bkcodec.container import MAGIC, container_from_bytes
 from bkcodec.errors import BkcError
+from bkcodec.files import read_limited
 from bkcodec.options import DecodeOptions, EncodeOptions
 
 _FORMAT = "BKC"
@@ -38,8 +39,8 @@ class BkcImageFile(ImageFile.ImageFile):
         if self.fp is None:
             raise SyntaxError("no file")
         limits = DecodeOptions().limits
-        data = self.fp.read(limits.max_file_bytes + 1)
         try:
+            data = read_limited(cast(BinaryIO, self.fp), limits.max_file_bytes)
             container = container_from_bytes(data, limits)
         except BkcError as error:
             raise SyntaxError(str(error)) from error  # Pillow's way of saying "not mine"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -16,6 +17,9 @@ from safetensors.torch import save_file
 
 from bkcodec import cli
 from bkcodec.codec import Codec
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of some shells
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # children are not to inherit it
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("BKCODEC_TEST_DATA") or "no-evaluation-data")

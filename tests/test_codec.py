@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,7 @@ from bkcodec.errors import (
     UsageError,
 )
 from bkcodec.machine import out_of_memory
+from bkcodec.options import Backbone
 
 
 def array(image: Image.Image) -> np.ndarray:
@@ -173,6 +175,9 @@ def test_files_of_other_bundles_are_refused_by_name(bkc: bytes, codec: Codec) ->
     [
         {"quality": 101},
         {"quality": 1, "target_bpp": 1.0},
+        {"quality": 0, "target_size": 6000},
+        {"tile": -5},
+        {"device": "tpu"},
         {"target_size": 0},
         {"effort": 3},
         {"strip": frozenset({"everything"})},
@@ -210,6 +215,33 @@ def test_out_of_memory_says_what_helps(error: Exception) -> None:
         raise error
     with pytest.raises(RuntimeError, match="shape"), out_of_memory("Use less."):
         raise RuntimeError("shape")
+
+
+def test_a_word_with_alloc_in_it_is_not_out_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="preallocated"), out_of_memory("Use less."):
+        raise RuntimeError("sizes of a preallocated buffer differ")
+    with pytest.raises(LimitError), out_of_memory("Use less."):
+        raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def test_limits_and_backbones_are_valid_once_built() -> None:
+    with pytest.raises(UsageError, match="max_pixels -1"):
+        Limits(max_pixels=-1)
+    with pytest.raises(UsageError, match="unet 'none': not one of auto, own, bk-sdm"):
+        Backbone(unet="none")
+
+
+def test_a_picture_that_is_not_finished_does_not_block_others(
+    codec: Codec, lake: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writing its rows may fail half-way; somebody may keep the error, and the rows with it."""
+    turn = threading.Lock()  # a plain one: taking it twice would block
+    monkeypatch.setattr(codec, "_turn", lambda: turn)
+    container = container_from_bytes(codec.encode(lake))
+    rows = codec.decode_rows(container, DecodeOptions(tile=192))
+    next(rows.bands)
+    assert turn.acquire(blocking=False)
+    turn.release()
 
 
 @pytest.mark.gpu

@@ -1,1 +1,1 @@
-"""Pixels to symbols and back: a model at work on a device, in tiles. Knows no container."""
+"""Pixels to symbols and back: loading a model, running it, searching. Knows no container."""

@@ -13,7 +13,7 @@ import torch
 
 from bkcodec.backbones import find_directory
 from bkcodec.bundle import Bundle, load_bundle
-from bkcodec.errors import UnsupportedError, UsageError
+from bkcodec.errors import UnsupportedError, UsageError, first_line
 from bkcodec.machine import out_of_memory, pick_device
 from bkcodec.models.compression import BkSdmCompression
 from bkcodec.models.config import ModelConfig, sd_config
@@ -71,7 +71,7 @@ def load_model(
         UsageError: a backbone for a bundle that has none.
         LimitError: not enough memory on the device.
     """
-    if backbone.bk_sdm is None and _takes_unet(load_bundle(path)):
+    if backbone.bk_sdm is None and _takes_backbone(load_bundle(path)):
         backbone = replace(backbone, bk_sdm=os.environ.get(VARIABLE) or None)
     with _LOADING:  # threads that need the same model wait for one
         return _assemble(path, device, backbone)
@@ -97,7 +97,7 @@ def _needed(bundle: Bundle) -> list[str]:
     return [role for role, origin in bundle.header["parts"].items() if origin == "pretrained"]
 
 
-def _takes_unet(bundle: Bundle) -> bool:
+def _takes_backbone(bundle: Bundle) -> bool:
     space = SPACES.get(str(bundle.header["model"].get("space", OwnSpace.name)))
     return space is not None and space.takes_backbone
 
@@ -109,19 +109,19 @@ def _assemble(path: Path, device: str, backbone: Backbone) -> tuple[BkSdmCompres
     if any(origin not in ("custom", "pretrained") for origin in parts.values()):
         raise UnsupportedError(f"{path}: has parts that this version does not know: {parts}")
     named = (backbone.bk_sdm, backbone.vae) != (None, None) or backbone.unet == "bk-sdm"
-    takes_unet = _takes_unet(bundle)
-    if named and not takes_unet:
+    takes_backbone = _takes_backbone(bundle)
+    if named and not takes_backbone:
         raise UsageError(
             f"--bk-sdm, --vae and --unet do not apply: bundle {bundle.name} needs no backbone"
         )
     if backbone.vae is not None and "vae" not in needed:
         raise UsageError(f"--vae does not apply: bundle {bundle.name} has a VAE of its own")
-    pretrained = load_backbone(backbone, needed, bundle.name) if takes_unet else (None, None)
+    pretrained = load_backbone(backbone, needed, bundle.name) if takes_backbone else (None, None)
     try:
         with out_of_memory(f"{path.name} does not fit on {device}; try --device cpu."):
             model = _built(bundle, *pretrained, pick_device(device))
     except (TypeError, RuntimeError, ValueError, KeyError, AttributeError) as error:
-        summary = str(error).splitlines()[0]
+        summary = first_line(error)
         raise UnsupportedError(
             f"{path}: its networks do not fit this version: {summary}"
         ) from error

@@ -27,10 +27,8 @@ class Encoder:
     """A model's encoder on a device (the CPU where that has no float64)."""
 
     def __init__(self, model: BkSdmCompression, device: torch.device) -> None:
-        self.model, self.device = model, device
+        self.model, self.device = model, model.space.encoder_device(device)
         self._dtype = model.space.encoder_dtype
-        if self._dtype == torch.float64 and device.type == "mps":
-            self.device = torch.device("cpu")
         self._networks = model.space.encoder(model, self.device)
         self.steps: Latent = model.quantiser.exact_steps()
 

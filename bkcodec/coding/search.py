@@ -16,7 +16,9 @@ PATIENCE = 6  # tries by interpolation; what is left then is bisected
 Coded = TypeVar("Coded", bound=Sized)
 
 
-def largest(code: Callable[[int], Coded], limit: int, deadline: float = math.inf) -> Coded:
+def largest(
+    code: Callable[[int], Coded], limit: int, deadline: float = math.inf, reserve: int = 0
+) -> Coded:
     """The file of the highest quality level that is not above ``limit`` bytes.
 
     Sizes grow with the level, their logarithm about evenly, so interpolation finds it in 4 or 5
@@ -27,6 +29,7 @@ def largest(code: Callable[[int], Coded], limit: int, deadline: float = math.inf
             each level.
         limit: bytes.
         deadline: on the monotonic clock; then the best level so far is taken, or the lowest.
+        reserve: bytes that the file will grow by afterwards.
 
     Raises:
         TargetError: even the lowest level is larger; the message says how large.
@@ -37,7 +40,7 @@ def largest(code: Callable[[int], Coded], limit: int, deadline: float = math.inf
     guess = LEVELS // 2
     while high - low > 1:
         coded = code(guess)
-        size = sizes[guess] = len(coded)
+        size = sizes[guess] = len(coded) + reserve
         if size <= limit:
             low, best = guess, coded
         else:

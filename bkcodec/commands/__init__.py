@@ -1,1 +1,1 @@
-"""The commands of ``bkcodec``: everything that knows click. One file a command."""
+"""All that knows click: one file for each command of ``bkcodec``, and what they share."""

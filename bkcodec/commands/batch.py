@@ -21,9 +21,7 @@ from bkcodec.commands.values import tile
 from bkcodec.errors import BkcError, InputError, UsageError
 from bkcodec.files import Content, printable, refuse_special, write_stream, write_whole
 from bkcodec.machine import out_of_memory
-from bkcodec.options import UNETS, Backbone, Limits, at_most_one
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
+from bkcodec.options import DEVICES, UNETS, Backbone, Limits, at_most_one
 
 
 @dataclass(frozen=True, slots=True)

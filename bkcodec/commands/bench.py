@@ -17,6 +17,7 @@ import click
 from bkcodec.commands.values import names, positive_range, qualities
 from bkcodec.errors import BkcError, InputError, UnsupportedError, UsageError
 from bkcodec.files import printable
+from bkcodec.options import DEVICES
 
 if TYPE_CHECKING:
     from bkcodec.bench.cells import Cell
@@ -125,7 +126,7 @@ class Request:
 )
 @click.option(
     "--device",
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    type=click.Choice(DEVICES),
     default="cpu",
     show_default=True,
     help="Device that runs the networks.",

@@ -92,15 +92,15 @@ def decode(
     jobs = plan(inputs, shared.output, f".{extension}", frozenset({EXTENSION}), shared.recursive)
     shared.check(inputs, jobs)
     options = DecodeOptions(
-        steps,
-        scheduler or "ddim",
-        realism,
-        seed,
-        shared.device,
-        shared.tile,
-        shared.limits,
-        shared.backbone,
-        model,
+        steps=steps,
+        scheduler=scheduler or "ddim",
+        realism=realism,
+        seed=seed,
+        device=shared.device,
+        tile=shared.tile,
+        limits=shared.limits,
+        backbone=shared.backbone,
+        model_path=model,
     )
     from bkcodec.codec import codec_for
     from bkcodec.image.writing import save_rows

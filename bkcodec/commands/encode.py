@@ -106,49 +106,56 @@ def encode(
     INPUT is a file, a directory, or - for standard input; several may be given.
     """
     options = EncodeOptions(
-        quality,
-        target_bpp,
-        target_size,
-        model,
-        shared.device,
-        shared.tile,
-        strip,
-        alpha,
-        effort,
-        timeout,
-        shared.backbone,
+        quality=quality,
+        target_bpp=target_bpp,
+        target_size=target_size,
+        model=model,
+        device=shared.device,
+        tile=shared.tile,
+        strip=strip,
+        alpha=alpha,
+        effort=effort,
+        timeout=timeout,
+        backbone=shared.backbone,
     )
-    if dry_run and (verify or shared.keep_mtime):
-        flag = "--verify" if verify else "--keep-mtime"
-        raise UsageError(f"{flag} has no file to work on with --dry-run")
-    jobs = plan(inputs, shared.output, EXTENSION, IMAGE_SUFFIXES, shared.recursive)
-    shared.check(inputs, jobs)
-    if verify and any(job.target is None for job in jobs):
-        raise UsageError("--verify cannot read back standard output")
     if timeout is not None and not (effort or options.has_target):
         raise UsageError("--timeout needs a search: --target-bpp, --target-size or --effort")
     if shared.unet != "auto" and not effort:
         raise UsageError("--unet matters to encoding with --effort only")
-    from bkcodec.codec import Codec
+    jobs = plan(inputs, shared.output, EXTENSION, IMAGE_SUFFIXES, shared.recursive)
+    shared.check(inputs, jobs)
+    checks = {"--verify": verify, "--keep-mtime": shared.keep_mtime}
+    if dry_run and any(checks.values()):
+        flag = next(flag for flag, is_set in checks.items() if is_set)
+        raise UsageError(f"{flag} has no file to work on with --dry-run")
+    if verify and any(job.target is None for job in jobs):
+        raise UsageError("--verify cannot read back standard output")
+    run_batch(jobs, _Work(options, shared, dry_run, verify), shared, "Encoding")
 
-    codec = Codec(options.model, options.device, options.needed_backbone)
 
-    def work(job: Job) -> Report:
-        if is_in_the_way(job, shared):
+class _Work:
+    """Encodes one file after the other."""
+
+    def __init__(self, options: EncodeOptions, shared: Shared, dry_run: bool, verify: bool) -> None:
+        from bkcodec.codec import Codec
+
+        self.options, self.shared, self.dry_run, self.verify = options, shared, dry_run, verify
+        self.codec = Codec(options.model, options.device, options.needed_backbone)
+
+    def __call__(self, job: Job) -> Report:
+        if is_in_the_way(job, self.shared):
             return Report(job, skipped=True)
-        started = time.perf_counter()
-        picture, n_frames = read_picture(job, codec, options, shared.limits)
-        encoded = codec.encode_picture(picture, options)
+        codec, started = self.codec, time.perf_counter()
+        picture, n_frames = read_picture(job, codec, self.options, self.shared.limits)
+        encoded = codec.encode_picture(picture, self.options)
         seconds = time.perf_counter() - started
         report = Report(job, _values(encoded, n_frames, seconds, codec))
-        if not dry_run:
-            write_output(job, encoded.data, shared)
-        if verify and job.target is not None:
-            check_symbols(job.target, codec, encoded)
+        if not self.dry_run:
+            write_output(job, encoded.data, self.shared)
+        if self.verify and job.target is not None:
+            check_symbols(job.target, codec, encoded, self.shared.limits)
             report.values["verified"] = True
         return report
-
-    run_batch(jobs, work, shared, "Encoding")
 
 
 def read_picture(
@@ -169,7 +176,7 @@ def read_picture(
     return picture_from_image(image), n_frames(image)
 
 
-def check_symbols(path: Path, codec: Codec, encoded: Encoded) -> None:
+def check_symbols(path: Path, codec: Codec, encoded: Encoded, limits: Limits) -> None:
     """Read a file back and compare its symbols with those that were coded.
 
     Raises:
@@ -178,7 +185,7 @@ def check_symbols(path: Path, codec: Codec, encoded: Encoded) -> None:
     from bkcodec.container import container_from_bytes
     from bkcodec.inspection import read_symbols
 
-    _, symbols = read_symbols(container_from_bytes(path.read_bytes()), codec.bundle)
+    _, symbols = read_symbols(container_from_bytes(path.read_bytes(), limits), codec.bundle)
     if not (symbols == encoded.symbols).all():
         raise BkcError(f"{printable(path)}: verification failed, the symbols differ")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from bkcodec.commands.batch import Report, exit_for, print_error, run_all
+from bkcodec.commands.batch import Report, exit_code, exit_for, print_error, run_all
 from bkcodec.commands.paths import Job
 from bkcodec.container import MAGIC
 from bkcodec.errors import UsageError
@@ -48,8 +48,10 @@ def info(
         raise UsageError("--extract and -o go together")
     if extract and len(files) > 1:
         raise UsageError("--extract takes one file")
-    if extract and as_json:
-        raise UsageError("--extract and --json exclude each other")
+    if extract and (as_json or verify):
+        raise UsageError(f"--extract and --{'json' if as_json else 'verify'} exclude each other")
+    if files.count(STREAM) > 1:
+        raise UsageError("standard input was named twice")
     if force and not extract:
         raise UsageError("--force only matters with --extract")
     if output not in (None, STREAM) and _is_same_file(files[0], str(output)):
@@ -70,7 +72,7 @@ def info(
         row: dict[str, Any] = {"file": report.job.name}
         if report.error is not None:
             print_error(report, verbose)
-            row["error"] = str(report.error)
+            row |= {"error": str(report.error), "exit_code": exit_code(report.error)}
         if as_json:
             click.echo(json.dumps(row | report.values))
         elif report.error is None and not extract:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from bkcodec.commands.train_check import GROWING, SIZES, Request, check
+from bkcodec.commands.train_request import (
+    Request,
+    check,
+    fresh_sizes,
+    grown_sizes,
+    train_options,
+)
 from bkcodec.commands.values import pair, positive_range, weighted_folder
 from bkcodec.errors import InputError, UnsupportedError, UsageError
+from bkcodec.options import DEVICES, MAX_SEED
 from bkcodec.train.phases import PHASES
 
-if TYPE_CHECKING:
-    from bkcodec.models.config import ModelConfig
-    from bkcodec.train.options import TrainOptions
-
 FOLDER = click.Path(path_type=Path)
-LAMBDA = {"own": (1.5e-4, 0.1), "sd": (0.035, 2.0)}  # trade-offs at quality 0 and 100
-MAX_SEED = 2**31 - 1
 
 
 def read_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
@@ -46,10 +46,17 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     values: dict[str, Any] = {}
     for key, value in content.items():
         name = by_flag[key.replace("-", "_")]
-        if isinstance(value, (list, bool)):
+        is_multiple = bool(getattr(names[name], "multiple", False))
+        if isinstance(value, bool):
             values[name] = value
+        elif isinstance(value, list) and not is_multiple:  # a pair
+            values[name] = ",".join(map(str, value))
+        elif isinstance(value, dict):
+            raise click.BadParameter(f"{path}: {key} is a table")
+        elif is_multiple:
+            values[name] = value if isinstance(value, list) else [value]
         else:
-            values[name] = [str(value)] if names[name].multiple else str(value)
+            values[name] = str(value)
     context.default_map = values
 
 
@@ -275,7 +282,7 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
 )
 @click.option(
     "--device",
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    type=click.Choice(DEVICES),
     default="auto",
     show_default=True,
     help="Device that trains.",
@@ -352,7 +359,7 @@ def train(context: click.Context, /, **given: Any) -> None:
             request.run, request.data, request.output, request.name, note, request.prior, parts
         )
         return
-    config, init, origin = _config(request), None, {}
+    config, init, origin = fresh_sizes(request), None, {}
     if request.init_from is not None:
         init = start.load_init(request.init_from)
         start.check_start(init, request.phase)
@@ -361,9 +368,9 @@ def train(context: click.Context, /, **given: Any) -> None:
     phase = PHASES[request.phase]
     if config.space == "sd" and not phase.in_sd_space:
         raise UsageError(f"--phase {phase.name} is not for pretrained latents")
-    options = _options(request, config, 2 if init is None else init.context_phases)
+    options = train_options(request, config, 2 if init is None else init.context_phases)
     if phase.trains_all:
-        config = _grown(config, request, init is not None)
+        config = grown_sizes(config, request, init is not None)
     assert request.val is not None  # as was checked
     where = (options, config, request.data, request.val, request.output)
     if request.dry_run:
@@ -378,40 +385,3 @@ def train(context: click.Context, /, **given: Any) -> None:
     if parts.backbone is not None:
         record["unet"] = parts.backbone.mark()
     run.start(*where, record, resume=request.resume, device=request.device, init=init, parts=parts)
-
-
-def _config(request: Request) -> ModelConfig:
-    """Sizes of fresh networks."""
-    from bkcodec.models.config import ModelConfig, sd_config
-
-    sizes = {name: getattr(request, name) for name in SIZES if getattr(request, name) is not None}
-    if request.pretrained_vae or request.pretrained_unet:
-        return sd_config(**sizes)
-    return ModelConfig(**({"N": 128, "M": 128} | sizes))
-
-
-def _grown(config: ModelConfig, request: Request, has_start: bool) -> ModelConfig:
-    """The sizes with what the options say of them; those of a start may only grow."""
-    sizes = {name: getattr(request, name) for name in GROWING if getattr(request, name) is not None}
-    for name, size in sizes.items():
-        before = getattr(config, name)
-        pairs = zip(size, before, strict=True) if isinstance(size, tuple) else [(size, before)]
-        if has_start and any(new < old for new, old in pairs):
-            raise UsageError(f"--{name.replace('_', '-')}: smaller than that of --init-from")
-    return replace(config, **sizes)
-
-
-def _options(request: Request, config: ModelConfig, default_phases: int) -> TrainOptions:
-    from bkcodec.train.options import TrainOptions
-
-    in_sd = config.space == "sd"
-    low, high = request.lambda_ or LAMBDA[config.space]
-    latents = None
-    if in_sd and PHASES[request.phase].on_latents:
-        latents = str(request.latents or request.output / "latents.safetensors")
-    names = {f.name for f in fields(TrainOptions)} & {f.name for f in fields(Request)}
-    shared: dict[str, Any] = {name: getattr(request, name) for name in names}
-    shared["epochs"] = request.epochs if request.has_length else 100
-    shared["context_phases"] = int(request.context_phases or default_phases)
-    shared["latents"] = latents
-    return TrainOptions(lambda_min=low, lambda_max=high, **shared)

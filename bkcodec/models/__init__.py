@@ -1,1 +1,1 @@
-"""The networks, in PyTorch."""
+"""The networks in PyTorch, and what is around them: sizes, denoising, LPIPS."""

@@ -273,6 +273,8 @@ def make_scheduler(name: str, betas: NDArray[np.float32], start: int) -> Any:
         return DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", **common)
     if name == "euler":
         return EulerDiscreteScheduler(**common)
+    if name != "lcm":
+        raise ValueError(f"scheduler {name}")
     return LCMScheduler(clip_sample=False, original_inference_steps=start + 1, **common)
 
 
@@ -285,7 +287,7 @@ def denoise(
     seed: int,
     stop: int | None = None,
 ) -> Tensor:
-    """Sample y_hat in ``steps`` >= 2 steps from what the hyper-decoder knows.
+    """Sample y_hat in several steps from what the hyper-decoder knows.
 
     The mean already carries an error of the size exp(log_scale); noise fills that up to the
     homogeneous level of the first timestep, then the scheduler walks down (deterministically,
@@ -296,7 +298,7 @@ def denoise(
         mean: [B, latent, h, w], standardised.
         log_scale: [B, latent, h, w], of the mean's error.
         scheduler: from ``make_scheduler``.
-        steps: at least 2, at most as many as the chain has timesteps.
+        steps: at most as many as the chain has timesteps.
         seed: of the Philox noise, below 2^63.
         stop: return the prediction of this step (counted from 1) instead of the last one.
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bkcodec.errors import InputError
+from bkcodec.errors import InputError, first_line
 
 # Layers of torchvision's ``features`` that are compared, by network.
 TAPS = {
@@ -51,7 +51,7 @@ class Lpips(nn.Module):
             )
             heads = [arrays[f"lin{i}.model.1.weight"] for i in range(len(self.taps))]
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-            summary = str(error).splitlines()[0]
+            summary = first_line(error)
             raise InputError(f"{path}: not a file of LPIPS weights ({summary})") from error
         self.heads = nn.ParameterList(heads)
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[None, :, None, None])

@@ -1,4 +1,4 @@
-"""All that differs between the two latent spaces, in one place.
+"""How the two latent spaces differ: their networks, and what these can do.
 
 In our own space y is the latent of our VAE at 1/16 and z has y's cells. In that of Stable Diffusion
 1.x y has four channels at 1/8, z is at 1/32, and pretrained parts may stand in for ours.
@@ -73,6 +73,11 @@ class Space(ABC):
     ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """``analyse``, as exact as can be: the same symbols on every machine, for any batch."""
 
+    def encoder_device(self, device: torch.device) -> torch.device:
+        """Where the encoder runs for a model on a device: MPS has no float64."""
+        is_missing = self.encoder_dtype == torch.float64 and device.type == "mps"
+        return torch.device("cpu") if is_missing else device
+
     def latent_reach(self, model: BkSdmCompression) -> int:
         """Cells of z on each side that matter for a cell of y_hat in one step, if it is local."""
         raise NotImplementedError
@@ -128,11 +133,12 @@ class OwnSpace(Space):
     ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """On float64 copies of the networks (see ``bkcodec.coding.encoder``)."""
         encoder, h_a = (
-            copy.deepcopy(part).to(device).double() for part in (model.vae.encoder, model.h_a)
+            copy.deepcopy(part).to(device, self.encoder_dtype)
+            for part in (model.vae.encoder, model.h_a)
         )
 
         def analyse(x: Tensor) -> tuple[Tensor, Tensor]:
-            y = encoder(model.pad(x.to(device).double()))
+            y = encoder(model.pad(x.to(device, self.encoder_dtype)))
             return y, h_a(y)
 
         return analyse

@@ -1,1 +1,1 @@
-"""Training; needs the ``train`` extra."""
+"""Training: phases, objectives, runs, export. All but ``phases`` needs the ``train`` extra."""

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from bkcodec.errors import InputError
+from bkcodec.errors import InputError, first_line
 from bkcodec.models.blocks import adopt_exponents
 from bkcodec.models.compression import BkSdmCompression
 
@@ -94,7 +94,7 @@ def load_checkpoint(
         optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
         _match_layouts(optimizer)
     except BROKEN as error:
-        raise InputError(f"{path}: cannot be resumed ({str(error).splitlines()[0]})") from error
+        raise InputError(f"{path}: cannot be resumed ({first_line(error)})") from error
     return state
 
 
@@ -119,7 +119,7 @@ def load_run(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]
         figures, parts = _load_averaged(folder / BEST)
         record["options"], record["model"], record["command"]
     except BROKEN as error:
-        summary = str(error).splitlines()[0]
+        summary = first_line(error)
         raise InputError(f"{folder}: not a run's folder with a checkpoint ({summary})") from error
     return {**record, "validation": figures}, parts
 

@@ -14,7 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bkcodec.bundle import Bundle, find_bundle, load_bundle, save_bundle, shipped_bundles
+from bkcodec.bundle import (
+    Bundle,
+    find_bundle,
+    load_bundle,
+    save_bundle,
+    shipped_bundles,
+    weights_folder,
+)
 from bkcodec.coding.assembly import ADAPTED
 from bkcodec.errors import InputError, UsageError
 from bkcodec.files import write_whole
@@ -193,6 +200,8 @@ def _update_manifest(bundle: Bundle) -> None:
     if not manifest.exists():
         return
     content = json.loads(manifest.read_text("utf-8"))
+    if manifest.parent.resolve() != weights_folder().resolve():
+        return  # somebody else's
     entry = {
         "name": bundle.name,
         "file": bundle.path.name,

@@ -1,4 +1,4 @@
-"""The phases of training, one row each (docs/training.md says what each does)."""
+"""The phases of training: what each may touch, one row each (docs/training.md says why)."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -16,7 +15,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from bkcodec.errors import InputError, UsageError
 from bkcodec.files import write_whole
-from bkcodec.machine import pick_device
+from bkcodec.machine import n_cores, pick_device
 from bkcodec.models.config import ModelConfig
 from bkcodec.train.checkpoint import BROKEN, RECORD
 from bkcodec.train.data import Crops, Folder, Photos
@@ -99,7 +98,7 @@ def _checked(record_file: Path, record: dict[str, Any]) -> dict[str, Any]:
     """
     try:
         before = json.loads(record_file.read_text("utf-8"))
-        different = {k for k in ("data", "val") if before[k] != record[k]}
+        different = {k for k in ("data", "val", "unet") if before.get(k) != record.get(k)}
         for key in ("options", "model"):
             different |= {k for k, v in record[key].items() if before[key].get(k) != v}
     except BROKEN as error:
@@ -172,7 +171,7 @@ def make_accelerator(device: str, precision: str, phase: str = "joint") -> Accel
     )
     if accelerator.num_processes > 1 and chosen.type == "cpu":
         # Threads of one process gain little, and those of several get in each other's way.
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // accelerator.num_processes))
+        torch.set_num_threads(max(1, n_cores() // accelerator.num_processes))
     return accelerator
 
 

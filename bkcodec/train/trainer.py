@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 REPORT_STEPS = 50
 WARMUP_STEPS = 100
-MAX_SKIPPED = 10  # steps in a row whose gradient is not finite
+MAX_SKIPPED, MAX_SCALED = 10, 50  # steps in a row without a finite gradient; with a scaler
 
 
 class Trainer:
@@ -190,14 +190,16 @@ class Trainer:
         torch.optim.swa_utils.get_ema_multi_avg_fn(decay)(averaged, trained, 0)
 
     def _skip(self) -> None:
-        """Leave a step out whose gradient is not finite; raise TrainingError after ten in a row."""
+        """Leave out a step whose gradient is not finite; after many, raise TrainingError."""
         self.n_skipped += 1
         log.info("step %d: the gradient is not finite, no step taken", self.step)
+        limit = MAX_SKIPPED
         if self.accelerator.scaler is not None:
             self.optimizer.step()  # leaves the weights alone and lowers the scale
-        elif self.n_skipped >= MAX_SKIPPED:
+            limit = MAX_SCALED
+        if self.n_skipped >= limit:
             raise TrainingError(
-                f"step {self.step}: {MAX_SKIPPED} gradients in a row are not finite. Lower --lr."
+                f"step {self.step}: {limit} gradients in a row are not finite. Lower --lr."
             )
 
     @torch.no_grad()

@@ -31,6 +31,15 @@ def test_the_largest_that_fits(growth: list[int], smallest: int, limit: int) -> 
     assert len(tried) == len(set(tried)) <= 14
 
 
+def test_what_comes_later_is_reserved() -> None:
+    def code(level: int) -> range:
+        return range(100 + level)
+
+    assert len(largest(code, 150)) == 150 and len(largest(code, 150, reserve=7)) == 143
+    with pytest.raises(TargetError, match="no quality gives 105 bytes; the smallest file has 107"):
+        largest(code, 105, reserve=7)
+
+
 @pytest.mark.parametrize("limit", [1000, 2500, 6000, 20_000, 45_000, 65_000])
 def test_a_likely_curve_takes_few_tries(limit: int) -> None:
     tried = []

@@ -192,6 +192,10 @@ def test_a_config_file_and_epochs(
     assert record["options"]["seed"] == 8 and record["model"]["M"] == 32
     assert record["options"]["lambda_min"] == record["options"]["lambda_max"] == 0.01
     assert (folder / "checkpoint_0000003.safetensors").is_file()  # 2 photos, 2 a batch, 3 epochs
+    config.write_text("encoder-depths = [3, 4, 5]\n")
+    assert run("train", "--config", config, "-o", folder) == 2
+    config.write_text("[encoder-depths]\nfine = 3\n")
+    assert run("train", "--config", config, "-o", folder) == 2
     config.write_text("bach-size = 2\n")
     assert run("train", "--config", config, "-o", folder) == 2
     assert "unknown option bach-size" in capsys.readouterr().err
@@ -316,7 +320,7 @@ def test_starting_from_a_run_and_the_prior_phase(
     assert torch.allclose(prior[weight], kept[weight], atol=2e-2)
     assert train(tmp_path / "x", 1, *more, "--phase", "prior") == 2
     config = tmp_path / "lite.toml"  # one file for all phases
-    config.write_text('encoder-depths = "4,4"\n')
+    config.write_text("encoder-depths = [4, 4]\n")
     again = ("--init-from", grown, "--config", config, "--phase", "prior")
     assert train(tmp_path / "y", 1, *again) == 0
     with pytest.raises(click.BadParameter, match="such as 3,4"):

@@ -1,4 +1,4 @@
-"""What the phases of training minimise; one file an objective."""
+"""What the phases of training minimise: objectives, and the losses that they share."""
 
 from __future__ import annotations
 

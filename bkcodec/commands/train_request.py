@@ -1,15 +1,21 @@
-"""The options of ``bkcodec train`` as one object, and which of them go together."""
+"""The options of ``bkcodec train`` as one object: which go together, and what they become."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bkcodec.errors import UsageError
 from bkcodec.train.phases import PHASES
 
+if TYPE_CHECKING:
+    from bkcodec.models.config import ModelConfig
+    from bkcodec.train.options import TrainOptions
+
+LAMBDA = {"own": (1.5e-4, 0.1), "sd": (0.035, 2.0)}  # trade-offs at quality 0 and 100
 SIZES = ("N", "M", "schedule")  # of the networks; --init-from settles them
 GROWING = ("encoder_depths", "decoder_depths", "inner")  # what is new does nothing at first
 EXPORT_ONLY = {"run", "prior", "name", "data_note"}
@@ -128,3 +134,41 @@ def check(context: click.Context, request: Request) -> None:
         raise UsageError("--pretrained-vae goes with --bk-sdm or --vae")
     if request.pretrained_unet and request.bk_sdm is None:
         raise UsageError("--pretrained-unet needs --bk-sdm")
+
+
+def fresh_sizes(request: Request) -> ModelConfig:
+    """Sizes of fresh networks."""
+    from bkcodec.models.config import ModelConfig, sd_config
+
+    sizes = {name: getattr(request, name) for name in SIZES if getattr(request, name) is not None}
+    if request.pretrained_vae or request.pretrained_unet:
+        return sd_config(**sizes)
+    return ModelConfig(**({"N": 128, "M": 128} | sizes))
+
+
+def grown_sizes(config: ModelConfig, request: Request, has_start: bool) -> ModelConfig:
+    """The sizes with what the options say of them; those of a start may only grow."""
+    sizes = {name: getattr(request, name) for name in GROWING if getattr(request, name) is not None}
+    for name, size in sizes.items():
+        before = getattr(config, name)
+        pairs = zip(size, before, strict=True) if isinstance(size, tuple) else [(size, before)]
+        if has_start and any(new < old for new, old in pairs):
+            raise UsageError(f"--{name.replace('_', '-')}: smaller than that of --init-from")
+    return replace(config, **sizes)
+
+
+def train_options(request: Request, config: ModelConfig, default_phases: int) -> TrainOptions:
+    """What the run is asked to do, around networks of these sizes."""
+    from bkcodec.train.options import TrainOptions
+
+    in_sd = config.space == "sd"
+    low, high = request.lambda_ or LAMBDA[config.space]
+    latents = None
+    if in_sd and PHASES[request.phase].on_latents:
+        latents = str(request.latents or request.output / "latents.safetensors")
+    names = {f.name for f in fields(TrainOptions)} & {f.name for f in fields(Request)}
+    shared: dict[str, Any] = {name: getattr(request, name) for name in names}
+    shared["epochs"] = request.epochs if request.has_length else 100
+    shared["context_phases"] = int(request.context_phases or default_phases)
+    shared["latents"] = latents
+    return TrainOptions(lambda_min=low, lambda_max=high, **shared)
