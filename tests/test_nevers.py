@@ -21,6 +21,11 @@ NEVERS = {
     "image": {"bkcodec.container"},
     "coding": {"bkcodec.container"},
     "coding/decoder.py": {"bkcodec.coding.encoder"},
+    "engine": {"bkcodec.container"},
+    **{
+        f"engine/{name}.py": {"torch"}
+        for name in ("program", "networks", "conditions", "bounds", "reference", "onnx")
+    },
     "train": {"bkcodec.commands"},
     "bench": {"bkcodec.commands"},
     "container.py": {"torch"},

@@ -1,0 +1,220 @@
+"""The networks of our own latent space as programs, from the integers of a bundle.
+
+Every value has an exponent e: the integer n stands for n * 2^-e (pixels: for n / 255 * 2^-e).
+Streams of residual blocks lie on one grid each, finer than what any convolution takes of them;
+each convolution rounds its input to its own 8 bits (11 where y and z enter).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bkcodec.engine.program import (
+    SIGNED,
+    UNSIGNED,
+    Add,
+    Concat,
+    Conv,
+    CropLike,
+    Film,
+    Integers,
+    PadEven,
+    Program,
+    Project,
+    Reals,
+    Scale,
+    Shuffle,
+    Unshuffle,
+)
+
+Arrays = dict[str, Integers]
+
+PIXEL = (-255, 255)  # 2 x - 255 for a pixel x of 0..255
+STEM = (-1024, 1023)  # where y and z enter
+STREAM_LIMIT = 2**20  # of what is added to a stream: sixteen of them stay below 2^24
+FINER = 6  # bits by which a stream is finer than the finest input of its convolutions
+Y_EXPONENT, Z_EXPONENT = 14, 12
+LATENT_LIMIT = 2**22  # of y and z in these units
+FILM_BITS, GAIN_EXPONENT, FILM_LIMIT = 3, 9, 4095  # of what is modulated, and of the gains
+GAIN_LIMIT, BIAS_LIMIT = 2**11 - 1, 2**22
+CONDITION_EXPONENT, FILM_EXPONENT = 10, 12  # of conditions, and of the weights that make gains
+PIXEL_EXPONENT = 8  # of pictures before they are rounded to pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A value of a program; its exponent is that of all channels, or [C]."""
+
+    index: int
+    exponent: Reals
+
+
+class Builder:
+    """Writes programs from a bundle's arrays."""
+
+    def __init__(self, name: str, inputs: tuple[str, ...], arrays: Arrays) -> None:
+        self.program, self.arrays = Program(name, inputs), arrays
+
+    def input(self, index: int, exponent: float) -> Value:
+        """One of the program's inputs."""
+        return Value(index, np.array([float(exponent)]))
+
+    def scale(
+        self, x: Value, exponent: float, limits: tuple[int, int], factor: Reals | float = 1.0
+    ) -> Value:
+        """x * factor on another grid, rounded and clipped."""
+        factors = np.atleast_1d(np.exp2(exponent - x.exponent) * factor)
+        index = self.program.add(Scale(factors, *limits), x.index)
+        return Value(index, np.array([float(exponent)]))
+
+    def conv(self, x: Value, name: str, limits: tuple[int, int], stride: int = 1) -> Value:
+        """A convolution of x, rounded to its own input grid, where that is another."""
+        exponent = float(self.arrays[f"{name}.exponent"][0])
+        x = self.scale(x, exponent, limits)
+        return self.sums(x, name, limits, stride)
+
+    def sums(self, x: Value, name: str, limits: tuple[int, int], stride: int = 1) -> Value:
+        """A convolution of x, which is on its input grid."""
+        weight, bias, shift = (self.arrays[f"{name}.{k}"] for k in ("weight", "bias", "shift"))
+        index = self.program.add(Conv(weight, bias, stride, *limits), x.index)
+        return Value(index, shift.astype(np.float64))
+
+    def project(self, x: Value, name: str, exponent: float) -> Value:
+        """A linear path, rounded to a grid."""
+        weight, bias = (self.arrays[f"{name}.{k}"].astype(np.float64) for k in ("weight", "bias"))
+        index = self.program.add(Project(weight, bias), x.index)
+        exponent_of_weights = float(self.arrays[f"{name}.exponent"][0])
+        total = Value(index, x.exponent + exponent_of_weights)
+        return self.scale(total, exponent, (-LATENT_LIMIT, LATENT_LIMIT))
+
+    def add(self, x: Value, y: Value) -> Value:
+        """The sum of two values on one grid."""
+        return Value(self.program.add(Add(), x.index, y.index), x.exponent)
+
+    def stream(self, sums: Value, grid: float) -> Value:
+        """Sums of a convolution on a stream's grid."""
+        return self.scale(sums, grid, (-STREAM_LIMIT, STREAM_LIMIT))
+
+    def grid_of(self, *names: str) -> float:
+        """That of a stream which these convolutions read."""
+        return FINER + max(float(self.arrays[f"{name}.exponent"][0]) for name in names)
+
+    def stack(self, h: Value, name: str, is_conditioned: bool = False, finer: float = 1) -> Value:
+        """A row of residual blocks."""
+        for i in range(self.depth(name)):
+            h = self.add(h, self._branch(h, f"{name}.blocks.{i}", is_conditioned, finer))
+        return h
+
+    def depth(self, name: str) -> int:
+        """Blocks of a stack."""
+        return sum(
+            key.startswith(f"{name}.blocks.") and key.endswith(".reduce.weight")
+            for key in self.arrays
+        )
+
+    def reads(self, name: str) -> list[str]:
+        """The convolutions that read a stack's stream inside of it."""
+        return [f"{name}.blocks.{i}.reduce" for i in range(self.depth(name))]
+
+    def _branch(self, h: Value, name: str, is_conditioned: bool, finer: float) -> Value:
+        x = self.conv(h, f"{name}.reduce", SIGNED)
+        inner = float(self.arrays[f"{name}.conv.exponent"][0])
+        if is_conditioned:
+            x = self.scale(x, inner + FILM_BITS, (-FILM_LIMIT, FILM_LIMIT))
+            index = self.program.add(Film(f"{name}.film", finer), x.index)
+            x = Value(index, x.exponent + GAIN_EXPONENT)
+        x = self.scale(x, inner, UNSIGNED)
+        x = self.sums(x, f"{name}.conv", UNSIGNED)
+        x = self.conv(x, f"{name}.expand", UNSIGNED)
+        return self.stream(x, float(h.exponent[0]))
+
+    def shuffle(self, x: Value, factor: int) -> Value:
+        """A pixel shuffle of a value whose channels share a grid."""
+        return Value(self.program.add(Shuffle(factor), x.index), x.exponent)
+
+    def unshuffle(self, x: Value, factor: int) -> Value:
+        """The inverse."""
+        return Value(self.program.add(Unshuffle(factor), x.index), x.exponent)
+
+
+def analysis(arrays: Arrays) -> Program:
+    """Pixels 2 x - 255 [3, H, W], whole cells of z -> z [M, h, w] in units of 2^-Z_EXPONENT.
+
+    The first projection has exponents of pixels in its weights, which are divided by 255.
+    """
+    b = Builder("analysis", ("pixels",), arrays)
+    x = b.input(0, 0)
+    encoder = "vae.encoder"
+    fine, coarse = f"{encoder}.fine", f"{encoder}.coarse"
+    grid = b.grid_of(*b.reads(fine), f"{encoder}.down")
+    h = b.stream(b.sums(b.unshuffle(x, 8), f"{encoder}.stem", PIXEL), grid)
+    h = b.stack(h, fine)
+    grid = b.grid_of(*b.reads(coarse), f"{encoder}.head")
+    h = b.stack(b.stream(b.conv(h, f"{encoder}.down", SIGNED, 2), grid), coarse)
+    y = b.project(b.unshuffle(x, 16), f"{encoder}.linear", Y_EXPONENT)
+    y = b.add(y, b.stream(b.conv(h, f"{encoder}.head", SIGNED), Y_EXPONENT))
+    grid = b.grid_of(*b.reads("h_a.blocks"), "h_a.head")
+    h = b.stack(b.stream(b.conv(y, "h_a.stem", STEM), grid), "h_a.blocks")
+    z = b.project(y, "h_a.linear", Z_EXPONENT)
+    z = b.add(z, b.stream(b.conv(h, "h_a.head", SIGNED), Z_EXPONENT))
+    b.program.outputs = (z.index,)
+    return b.program
+
+
+def synthesis(arrays: Arrays) -> Program:
+    """z_hat [M, h, w] in units of 2^-Z_EXPONENT -> pixels 0..255 [3, 16 h, 16 w], in one step."""
+    b = Builder("synthesis", ("z_hat",), arrays)
+    z = b.input(0, Z_EXPONENT)
+    grid = b.grid_of(*b.reads("h_s.blocks"), "h_s.mean", "h_s.log_scale")
+    h = b.stack(b.stream(b.conv(z, "h_s.stem", STEM), grid), "h_s.blocks", is_conditioned=True)
+    inverse = 1 / arrays["y_std"].astype(np.float64)
+    mean = b.project(z, "h_s.linear", Y_EXPONENT)
+    head = b.conv(h, "h_s.mean", SIGNED)
+    limits = (-STREAM_LIMIT, STREAM_LIMIT)
+    mean = b.add(mean, b.scale(head, Y_EXPONENT, limits, inverse))
+    log_scale = b.conv(h, "h_s.log_scale", SIGNED)
+    log_scale = b.scale(log_scale, Y_EXPONENT, (-6 * 2**Y_EXPONENT, 2 * 2**Y_EXPONENT))
+    y_hat = b.add(mean, _denoised(b, mean, log_scale))
+    pixels = _pictures(b, y_hat)
+    b.program.outputs = (pixels.index,)
+    return b.program
+
+
+def _denoised(b: Builder, mean: Value, log_scale: Value) -> Value:
+    """What one step of the U-Net adds to the mean."""
+    exponent = float(b.arrays["unet.stem.exponent"][0])
+    parts = [b.scale(part, exponent, STEM) for part in (mean, mean, log_scale)]
+    joined = b.program.add(Concat(), *(part.index for part in parts))
+    before, deep, after = "unet.before", "unet.deep", "unet.after"
+    grid = b.grid_of(*b.reads(before), "unet.down", *b.reads(after), "unet.head")
+    h = b.stream(b.sums(Value(joined, parts[0].exponent), "unet.stem", STEM), grid)
+    h = b.stack(h, before, is_conditioned=True)
+    even = Value(b.program.add(PadEven(), h.index), h.exponent)
+    deep_grid = b.grid_of(*b.reads(deep), "unet.up")
+    d = b.stream(b.conv(even, "unet.down", SIGNED, 2), deep_grid)
+    d = b.stack(d, deep, is_conditioned=True, finer=0.5)
+    up = b.shuffle(b.stream(b.conv(d, "unet.up", SIGNED), grid), 2)
+    cut = Value(b.program.add(CropLike(), up.index, h.index), up.exponent)
+    h = b.stack(b.add(h, cut), after, is_conditioned=True)
+    return b.stream(b.conv(h, "unet.head", SIGNED), Y_EXPONENT)
+
+
+def _pictures(b: Builder, y_hat: Value) -> Value:
+    """The VAE decoder: standardised y_hat -> pixels."""
+    decoder = "vae.decoder"
+    y_std = b.arrays["y_std"].astype(np.float64)
+    exponent = float(b.arrays[f"{decoder}.stem.exponent"][0])
+    coarse, fine = f"{decoder}.coarse", f"{decoder}.fine"
+    grid = b.grid_of(*b.reads(coarse), f"{decoder}.up")
+    x = b.scale(y_hat, exponent, STEM, y_std)
+    h = b.stack(b.stream(b.sums(x, f"{decoder}.stem", STEM), grid), coarse)
+    fine_grid = b.grid_of(*b.reads(fine), f"{decoder}.head")
+    h = b.shuffle(b.stream(b.conv(h, f"{decoder}.up", SIGNED), fine_grid), 2)
+    h = b.stack(h, fine)
+    limits = (-STREAM_LIMIT, STREAM_LIMIT)
+    residual = b.scale(b.conv(h, f"{decoder}.head", SIGNED), PIXEL_EXPONENT, limits, 127.5)
+    picture = b.shuffle(b.project(y_hat, f"{decoder}.linear", PIXEL_EXPONENT), 16)
+    picture = b.add(picture, b.shuffle(residual, 8))
+    return b.scale(picture, 0, UNSIGNED)
