@@ -7,7 +7,7 @@ bundle, or "pretrained", one that the user has), ``model`` (the sizes of the net
 ``net.context`` change the pretrained U-Net that the header's ``fitted_to`` marks,
 ``net.correlation`` is integer); ``tables.lengths``, ``tables.low``, ``tables.weights`` are entropy
 tables (see ``prior.tables``); where there are ``prior.*`` arrays, they are the context prior (see
-``prior.context``), else the tables are the factorized one.
+``prior.context``), else the tables are the factorized one; ``int.*`` arrays are integer networks.
 
 The fingerprint of a bundle is the first 4 bytes of a SHA-256 over what the bitstream depends on:
 the stride, the prior and the quantisation steps. Decoder networks are not part of it, so they may
@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,7 @@ class Bundle:
         prior: codes the symbols; ``prior.level(i)`` is an ``prior.tables.SymbolCoder``.
         networks: float arrays by name, as stored.
         fingerprint: 4 bytes.
+        integers: arrays of the integer networks by name (formats/networks-1.md), or none.
     """
 
     path: Path
@@ -72,6 +73,7 @@ class Bundle:
     prior: Prior
     networks: dict[str, NDArray[np.floating[Any]]]
     fingerprint: bytes
+    integers: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -193,7 +195,7 @@ def _parse(path: Path, data: bytes) -> Bundle:
         arrays = load(data)
         mark = fingerprint(header["stride"], arrays)
         tables = Tables.load(arrays, "tables")
-        parts: dict[str, dict[str, Any]] = {"net": {}, "prior": {}, "tables": {}}
+        parts: dict[str, dict[str, Any]] = {"net": {}, "prior": {}, "tables": {}, "int": {}}
         for name, array in arrays.items():
             part, key = name.split(".", 1)
             parts[part][key] = array
@@ -202,7 +204,7 @@ def _parse(path: Path, data: bytes) -> Bundle:
     prior = ContextPrior(parts["prior"], tables) if parts["prior"] else tables
     if prior.n_levels != LEVELS:
         raise UnsupportedError(f"{path}: a prior of {prior.n_levels} levels, not {LEVELS}")
-    return Bundle(path, header, prior, parts["net"], mark)
+    return Bundle(path, header, prior, parts["net"], mark, parts["int"])
 
 
 def save_bundle(
@@ -210,12 +212,14 @@ def save_bundle(
     header: dict[str, Any],
     networks: dict[str, NDArray[np.floating[Any]]],
     prior: Prior,
+    integers: dict[str, NDArray[Any]] | None = None,
 ) -> Bundle:
     """Write a bundle file and return it as loaded."""
     import numpy as np
     from safetensors.numpy import save
 
     arrays = {f"net.{k}": v for k, v in networks.items()} | prior.bundled()
+    arrays |= {f"int.{k}": v for k, v in (integers or {}).items()}
     arrays = {k: np.ascontiguousarray(v) for k, v in arrays.items()}  # save() takes it for granted
     text = json.dumps({"version": BUNDLE_VERSION, **header}, sort_keys=True)
     write_whole(path, save(arrays, {"bkcodec": text}), force=True)

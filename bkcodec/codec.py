@@ -18,13 +18,15 @@ from PIL import Image
 from torch import Tensor
 
 from bkcodec import machine
-from bkcodec.bundle import bundle_for, check_fingerprint, find_bundle
+from bkcodec.bundle import Bundle, bundle_for, check_fingerprint, find_bundle
 from bkcodec.coding.assembly import load_model
 from bkcodec.coding.decoder import picture_bands
-from bkcodec.coding.encoder import Encoder
+from bkcodec.coding.encoder import Encoder, Latent
+from bkcodec.coding.integers import IntegerEncoder, integer_bands
 from bkcodec.coding.refine import Search, refine
 from bkcodec.coding.search import largest
 from bkcodec.container import Container, container_from_bytes, container_to_bytes
+from bkcodec.engine.runtime import Runtime
 from bkcodec.errors import FormatError, UsageError
 from bkcodec.files import read_limited
 from bkcodec.image.picture import Picture, Pixels, Rows, apply_alpha, image_from_rows
@@ -84,10 +86,13 @@ class Codec:
     ) -> None:
         self.device = pick_device(device)
         self.model, self.bundle = load_model(find_bundle(str(model)), str(self.device), backbone)
+        self.integers = _runtime(self.bundle) if self.bundle.integers else None
 
     @property
-    def encoder(self) -> Encoder:
-        """The encoder's half."""
+    def encoder(self) -> Encoder | IntegerEncoder:
+        """The encoder's half: on integer networks where the bundle has some."""
+        if self.integers is not None:
+            return IntegerEncoder(self.integers, self.model.space.reach(self.model) or 0)
         return _encoder(self.model, self.device)
 
     def encode(self, image: Image.Image, options: EncodeOptions | None = None) -> bytes:
@@ -173,7 +178,7 @@ class Codec:
             levels, symbols = read_symbols(container, self.bundle)
         seed = container.seed if options.seed is None else options.seed
         how = Denoising(options.steps, options.scheduler, seed, options.realism, timestep)
-        colours = picture_bands(self.model, self.device, symbols, levels, size, options.tile, how)
+        colours = self._colours(symbols, levels, size, options.tile, how)
         mode = ("L" if container.greyscale else "RGB") + ("" if alpha is None else "A")
         bands = self._bands(colours, container.greyscale, alpha)
         return Rows(*size, mode, bands, container.metadata)
@@ -200,6 +205,21 @@ class Codec:
         pixels = padded_pixels(width, height, stride)
         symbols = model.config.M * pixels // stride**2
         machine.require(machine.estimate(symbols, pixels, (side * stride) ** 2, steps, has_pixels))
+
+    def _colours(
+        self,
+        symbols: Symbols,
+        levels: int | Levels,
+        size: tuple[int, int],
+        tile: int | None,
+        how: Denoising,
+    ) -> Iterator[Pixels]:
+        """Bands of RGB. Integer networks take the one step that a decoder takes by default."""
+        model = self.model
+        if self.integers is None or (how.steps, how.realism) != (1, 1.0):
+            return picture_bands(model, self.device, symbols, levels, size, tile, how)
+        reach = (model.space.reach(model) or 0) + model.space.latent_reach(model)
+        return integer_bands(self.integers, symbols, levels, size, tile, reach, how.timestep)
 
     def _turn(self) -> AbstractContextManager[Any]:
         """Threads that share pretrained parts, which have settings and a place, take turns."""
@@ -242,15 +262,16 @@ class Codec:
         return Encoded(container_to_bytes(container), container, coded)
 
     def _hints(
-        self, y: Tensor, encoded: Encoded, options: EncodeOptions, deadline: float
+        self, y: Tensor | Latent, encoded: Encoded, options: EncodeOptions, deadline: float
     ) -> tuple[int | None, int]:
         """Timestep and seed with which a decoder's U-Net comes closest to y."""
         container, model = encoded.container, self.model
         position = torch.full((1,), level_to_position(container.level), device=self.device)
         symbols = torch.from_numpy(encoded.symbols).to(self.device)[None].float()
         tile = tile_cells(options.tile, container.width, container.height, model.stride)
+        latent = torch.as_tensor(y).reshape(1, *y.shape[-3:]).to(self.device)
         search = Search(
-            model, y.to(self.device) / model.y_std, symbols, position, tile * model.factor, deadline
+            model, latent / model.y_std, symbols, position, tile * model.factor, deadline
         )
         return refine(search, options.effort)
 
@@ -270,6 +291,11 @@ class Codec:
                 band = np.dstack([band, alpha[top : top + len(band)]])
             top += len(band)
             yield band
+
+
+@lru_cache(maxsize=4)
+def _runtime(bundle: Bundle) -> Runtime:
+    return Runtime(bundle.integers)
 
 
 @lru_cache(maxsize=4)

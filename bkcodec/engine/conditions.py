@@ -36,7 +36,7 @@ class Conditions:
         """
         unique, inverse = np.unique(levels, return_inverse=True)
         shape = np.shape(levels) or (1, 1)
-        quality = self.arrays["embedding"][unique]  # [n, E]
+        quality = self.arrays["embedding"][unique].astype(np.int64)  # [n, E]
         steps = self.arrays["start"][unique] if timestep is None else np.array([timestep])
         timed = quality + self.arrays["time"][steps]
         maps: Maps = {}

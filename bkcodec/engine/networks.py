@@ -8,8 +8,10 @@ each convolution rounds its input to its own 8 bits (11 where y and z enter).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bkcodec.engine.program import (
     SIGNED,
@@ -19,7 +21,6 @@ from bkcodec.engine.program import (
     Conv,
     CropLike,
     Film,
-    Integers,
     PadEven,
     Program,
     Project,
@@ -29,7 +30,7 @@ from bkcodec.engine.program import (
     Unshuffle,
 )
 
-Arrays = dict[str, Integers]
+Arrays = dict[str, NDArray[Any]]
 
 PIXEL = (-255, 255)  # 2 x - 255 for a pixel x of 0..255
 STEM = (-1024, 1023)  # where y and z enter
@@ -140,7 +141,7 @@ class Builder:
 
 
 def analysis(arrays: Arrays) -> Program:
-    """Pixels 2 x - 255 [3, H, W], whole cells of z -> z [M, h, w] in units of 2^-Z_EXPONENT.
+    """Pixels 2 x - 255 [3, H, W], whole cells of z -> z and y, both [M, h, w].
 
     The first projection has exponents of pixels in its weights, which are divided by 255.
     """
@@ -159,7 +160,7 @@ def analysis(arrays: Arrays) -> Program:
     h = b.stack(b.stream(b.conv(y, "h_a.stem", STEM), grid), "h_a.blocks")
     z = b.project(y, "h_a.linear", Z_EXPONENT)
     z = b.add(z, b.stream(b.conv(h, "h_a.head", SIGNED), Z_EXPONENT))
-    b.program.outputs = (z.index,)
+    b.program.outputs = (z.index, y.index)
     return b.program
 
 

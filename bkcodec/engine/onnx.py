@@ -56,6 +56,7 @@ class OnnxNetwork:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         options.enable_cpu_mem_arena = False  # it would keep the peak
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         model = GraphBuilder(program).model()
         self._session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bkcodec.bundle import (
@@ -33,6 +34,7 @@ from bkcodec.prior.context import ContextPrior
 from bkcodec.prior.tables import Tables
 from bkcodec.train.checkpoint import load_run
 from bkcodec.train.data import Folder, Photos
+from bkcodec.train.integers import has_grids, integer_arrays
 from bkcodec.train.latents import Latents
 from bkcodec.train.objectives.denoiser import lora_arrays
 from bkcodec.train.options import TrainOptions
@@ -100,12 +102,17 @@ def export_run(
     }
     if any(key.startswith(ADAPTED) for key in networks):
         header["fitted_to"] = record["unet"]
-    bundle = save_bundle(path, header, {k: v.cpu().numpy() for k, v in networks.items()}, coder)
+    integers = integer_arrays(model) if has_grids(model) else None
+    bundle = save_bundle(path, header, _stored(networks), coder, integers)
     log.info("%s: %d bytes, fingerprint %s", path, path.stat().st_size, bundle.fingerprint.hex())
     text = json.dumps(provenance, indent=2, sort_keys=True) + "\n"
     write_whole(path.with_suffix(".provenance.json"), text.encode(), force=True)
     _update_manifest(bundle)
     return bundle
+
+
+def _stored(networks: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
+    return {k: v.cpu().numpy() for k, v in networks.items()}
 
 
 def _prior_of_start(run: Path, record: dict[str, Any]) -> Tables | ContextPrior:

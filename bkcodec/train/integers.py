@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -26,6 +28,12 @@ LINEAR_EXPONENTS = {
     "h_s.linear": (20, Z_EXPONENT),
     "vae.decoder.linear": (16, Y_EXPONENT),
 }
+
+
+def has_grids(model: BkSdmCompression) -> bool:
+    """Whether all convolutions are on grids of integers, and there are some."""
+    layers = [layer for layer in model.modules() if isinstance(layer, Conv)]
+    return bool(layers) and all(layer.input_exponent is not None for layer in layers)
 
 
 @torch.no_grad()
@@ -56,6 +64,7 @@ def integer_arrays(model: BkSdmCompression) -> Arrays:
     arrays["embedding"] = _whole(model.embedding(ladder)[:, :, 0, 0] * 2**CONDITION_EXPONENT)
     time = model.unet.time(timestep_embedding(torch.arange(model.config.train_timesteps)))
     arrays["time"] = _whole(time * 2**CONDITION_EXPONENT)
+    arrays["steps"] = model.quantiser.exact_steps()
     arrays["start"] = _whole(model.denoiser.start(ladder))
     one = torch.ones(LEVELS, model.config.M, 1, 1)
     scale = model.quantiser.dequantise(one, ladder)[:, :, 0, 0]
@@ -110,9 +119,13 @@ def _linear(
     return weight, bias * scale + offset
 
 
-def _whole(x: Tensor) -> NDArray[np.int64]:
-    rounded: NDArray[np.int64] = _numpy(x.double().round()).astype(np.int64)
-    return rounded
+def _whole(x: Tensor) -> NDArray[np.integer[Any]]:
+    """Rounded, in the smallest of three types that holds all."""
+    rounded = _numpy(x.double().round())
+    largest = np.abs(rounded).max()
+    kind = next(t for t in (np.int16, np.int32, np.int64) if largest <= np.iinfo(t).max)
+    whole: NDArray[np.integer[Any]] = rounded.astype(kind)
+    return whole
 
 
 def _numpy(x: Tensor) -> NDArray[np.float64]:
