@@ -10,43 +10,35 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from bkcodec import machine
-from bkcodec.bundle import Bundle, bundle_for, check_fingerprint, find_bundle
-from bkcodec.coding.assembly import load_model
-from bkcodec.coding.decoder import picture_bands
-from bkcodec.coding.encoder import Encoder, Latent
-from bkcodec.coding.integers import IntegerEncoder, integer_bands
-from bkcodec.coding.refine import Search, refine
+from bkcodec.bundle import Bundle, bundle_for, check_fingerprint, find_bundle, load_bundle
+from bkcodec.coding.integers import IntegerCoder, IntegerEncoder
 from bkcodec.coding.search import largest
 from bkcodec.container import Container, container_from_bytes, container_to_bytes
 from bkcodec.engine.runtime import Runtime
-from bkcodec.errors import FormatError, UsageError
+from bkcodec.errors import FormatError, UnsupportedError, UsageError
 from bkcodec.files import read_limited
 from bkcodec.image.picture import Picture, Pixels, Rows, apply_alpha, image_from_rows
 from bkcodec.image.reading import alpha_from_png, picture_from_image
 from bkcodec.image.writing import alpha_to_png
 from bkcodec.inspection import read_symbols
 from bkcodec.machine import out_of_memory, pick_device
-from bkcodec.models.compression import BkSdmCompression
-from bkcodec.models.denoising import Denoising
-from bkcodec.options import (
-    NO_BACKBONE,
-    Backbone,
-    DecodeOptions,
-    EncodeOptions,
-    level_to_position,
-)
+from bkcodec.options import NO_BACKBONE, Backbone, DecodeOptions, EncodeOptions
 from bkcodec.prior.levelmap import Levels, Offsets, cell_levels, write_map
 from bkcodec.prior.tables import Symbols
 from bkcodec.tiling import padded_pixels, tile_cells
 
+if TYPE_CHECKING:
+    from bkcodec.coding.encoder import Encoder
+    from bkcodec.coding.floats import FloatCoder
+    from bkcodec.models.compression import BkSdmCompression
+
+OWN_UNET = Backbone(unet="own")
 HINT_BYTES = 7  # of the section with timestep and seed, at most
 ADVICE = (
     "A smaller --tile needs less; with a backbone also a tiny VAE (--vae), --unet own, or "
@@ -84,16 +76,41 @@ class Codec:
     def __init__(
         self, model: str | Path = "lite", device: str = "auto", backbone: Backbone = NO_BACKBONE
     ) -> None:
-        self.device = pick_device(device)
-        self.model, self.bundle = load_model(find_bundle(str(model)), str(self.device), backbone)
-        self.integers = _runtime(self.bundle) if self.bundle.integers else None
+        self._path = find_bundle(str(model))
+        self._wish, self._backbone = device, backbone
+        self.bundle = load_bundle(self._path)
+        self.coder: FloatCoder | IntegerCoder
+        has_integers = bool(self.bundle.integers) and device in ("auto", "cpu")
+        if has_integers and backbone in (NO_BACKBONE, OWN_UNET):
+            self.coder = IntegerCoder(_runtime(self.bundle), self._floats)
+        else:
+            self.coder = self._floats()
+
+    @property
+    def device(self) -> str:
+        """Where the networks run: cpu, cuda or mps."""
+        return self.coder.device
+
+    @property
+    def model(self) -> BkSdmCompression:
+        """The networks in PyTorch, loaded when they are first asked for."""
+        return self._floats().model
 
     @property
     def encoder(self) -> Encoder | IntegerEncoder:
-        """The encoder's half: on integer networks where the bundle has some."""
-        if self.integers is not None:
-            return IntegerEncoder(self.integers, self.model.space.reach(self.model) or 0)
-        return _encoder(self.model, self.device)
+        """The encoder's half."""
+        return self.coder.encoder
+
+    def _floats(self) -> FloatCoder:
+        try:
+            from bkcodec.coding.assembly import load_model
+            from bkcodec.coding.floats import FloatCoder
+        except ImportError as error:
+            raise UnsupportedError(f"this needs PyTorch and diffusers ({error})") from error
+
+        device = pick_device(self._wish)
+        model, _ = load_model(self._path, str(device), self._backbone)
+        return FloatCoder(model, device)
 
     def encode(self, image: Image.Image, options: EncodeOptions | None = None) -> bytes:
         """A Pillow image -> the bytes of a .bkc file.
@@ -145,7 +162,15 @@ class Codec:
         if y is None:
             return encoded
         with self._turn(), out_of_memory(ADVICE):
-            timestep, seed = self._hints(y, encoded, options, deadline)
+            timestep, seed = self.coder.hints(
+                y,
+                encoded.symbols,
+                encoded.container.level,
+                picture.size,
+                options.tile,
+                options.effort,
+                deadline,
+            )
         container = replace(encoded.container, timestep=timestep, seed=seed)
         return Encoded(container_to_bytes(container), container, encoded.symbols)
 
@@ -169,7 +194,7 @@ class Codec:
         memory.
         """
         timestep = container.timestep
-        if timestep is not None and timestep >= self.model.config.train_timesteps:
+        if timestep is not None and timestep >= self.coder.timesteps:
             raise FormatError(f"timestep {timestep} is beyond the bundle's schedule")
         size = (container.width, container.height)
         self.check_memory(*size, options.tile, options.steps)
@@ -177,8 +202,7 @@ class Codec:
         with out_of_memory(ADVICE):
             levels, symbols = read_symbols(container, self.bundle)
         seed = container.seed if options.seed is None else options.seed
-        how = Denoising(options.steps, options.scheduler, seed, options.realism, timestep)
-        colours = self._colours(symbols, levels, size, options.tile, how)
+        colours = self.coder.bands(symbols, levels, size, options, seed, timestep)
         mode = ("L" if container.greyscale else "RGB") + ("" if alpha is None else "A")
         bands = self._bands(colours, container.greyscale, alpha)
         return Rows(*size, mode, bands, container.metadata)
@@ -198,32 +222,17 @@ class Codec:
         Raises:
             LimitError: with the estimate.
         """
-        model, stride = self.model, self.model.stride
-        if model.space.takes_backbone:
+        if self.coder.takes_turns:
             return  # what a pretrained part takes is not known
+        stride = self.coder.stride
         side = tile_cells(tile, width, height, stride)
         pixels = padded_pixels(width, height, stride)
-        symbols = model.config.M * pixels // stride**2
+        symbols = self.coder.n_channels * pixels // stride**2
         machine.require(machine.estimate(symbols, pixels, (side * stride) ** 2, steps, has_pixels))
-
-    def _colours(
-        self,
-        symbols: Symbols,
-        levels: int | Levels,
-        size: tuple[int, int],
-        tile: int | None,
-        how: Denoising,
-    ) -> Iterator[Pixels]:
-        """Bands of RGB. Integer networks take the one step that a decoder takes by default."""
-        model = self.model
-        if self.integers is None or (how.steps, how.realism) != (1, 1.0):
-            return picture_bands(model, self.device, symbols, levels, size, tile, how)
-        reach = (model.space.reach(model) or 0) + model.space.latent_reach(model)
-        return integer_bands(self.integers, symbols, levels, size, tile, reach, how.timestep)
 
     def _turn(self) -> AbstractContextManager[Any]:
         """Threads that share pretrained parts, which have settings and a place, take turns."""
-        return _TURN if self.model.space.takes_backbone else nullcontext()
+        return _TURN if self.coder.takes_turns else nullcontext()
 
     def _levels(
         self, picture: Picture, options: EncodeOptions, offsets: Offsets | None
@@ -233,7 +242,7 @@ class Codec:
             return options.level
         if options.effort or options.has_target:
             raise UsageError("a level map goes with a quality, not with targets or an effort")
-        rows, columns = (-(-n // self.model.stride) for n in reversed(picture.size))
+        rows, columns = (-(-n // self.coder.stride) for n in reversed(picture.size))
         return cell_levels(options.level, offsets, rows, columns)
 
     def _frame(
@@ -245,7 +254,7 @@ class Codec:
             self.bundle.fingerprint,
             width,
             height,
-            self.model.stride,
+            self.coder.stride,
             options.level,
             b"",
             level_map=write_map(offsets) if offsets is not None and offsets.any() else None,
@@ -260,20 +269,6 @@ class Codec:
             string, coded = self.bundle.prior.at(levels).encode(symbols)
         container = replace(frame, z=string)
         return Encoded(container_to_bytes(container), container, coded)
-
-    def _hints(
-        self, y: Tensor | Latent, encoded: Encoded, options: EncodeOptions, deadline: float
-    ) -> tuple[int | None, int]:
-        """Timestep and seed with which a decoder's U-Net comes closest to y."""
-        container, model = encoded.container, self.model
-        position = torch.full((1,), level_to_position(container.level), device=self.device)
-        symbols = torch.from_numpy(encoded.symbols).to(self.device)[None].float()
-        tile = tile_cells(options.tile, container.width, container.height, model.stride)
-        latent = torch.as_tensor(y).reshape(1, *y.shape[-3:]).to(self.device)
-        search = Search(
-            model, latent / model.y_std, symbols, position, tile * model.factor, deadline
-        )
-        return refine(search, options.effort)
 
     def _bands(
         self, colours: Iterator[Pixels], greyscale: bool, alpha: Pixels | None
@@ -296,11 +291,6 @@ class Codec:
 @lru_cache(maxsize=4)
 def _runtime(bundle: Bundle) -> Runtime:
     return Runtime(bundle.integers)
-
-
-@lru_cache(maxsize=4)
-def _encoder(model: BkSdmCompression, device: torch.device) -> Encoder:
-    return Encoder(model, device)
 
 
 def encode(image: Image.Image, options: EncodeOptions | None = None) -> bytes:

@@ -27,6 +27,7 @@ _Z = 4  # a symbol before rounding
 _Y_HAT = 36  # a value of y_hat and what a chain of several steps needs beside it
 _PIXEL = 3  # of the input
 _CGROUP = Path("/sys/fs/cgroup")
+_SETTINGS = {"threads": 0}  # for each network of this process; 0 = as the machine has them
 
 
 def estimate(symbols: int, pixels: int, tile: int, steps: int, has_pixels: bool) -> int:
@@ -104,11 +105,9 @@ def out_of_memory(advice: str) -> Iterator[None]:
         yield
     except MemoryError as error:
         raise LimitError(f"out of memory. {advice}") from error
-    except RuntimeError as error:
-        import torch
-
-        # Not all allocators have a class of their own for it.
-        if not isinstance(error, torch.OutOfMemoryError) and not _NO_MEMORY.search(str(error)):
+    except RuntimeError as error:  # not all allocators have a class of their own for it
+        is_known = type(error).__name__ == "OutOfMemoryError"  # of PyTorch
+        if not is_known and not _NO_MEMORY.search(str(error)):
             raise
         raise LimitError(f"out of memory. {advice}") from error
 
@@ -161,3 +160,24 @@ def processor() -> str:
 def n_cores() -> int:
     """Logical cores."""
     return os.cpu_count() or 1
+
+
+def n_threads() -> int:
+    """Threads that each network may use: as set, as OMP_NUM_THREADS says, or a core each."""
+    if _SETTINGS["threads"]:
+        return _SETTINGS["threads"]
+    wish = os.environ.get("OMP_NUM_THREADS", "")
+    usable = getattr(os, "sched_getaffinity", None)  # not everywhere
+    cores = len(usable(0)) if usable is not None else n_cores()
+    return max(1, int(wish)) if wish.isdecimal() else cores
+
+
+def share_threads(n_jobs: int) -> int:
+    """Divide the threads among jobs; returns how many jobs there can be, one for each thread."""
+    torch = sys.modules.get("torch")  # where it is not loaded yet, it does not run anything
+    available: int = torch.get_num_threads() if torch is not None else n_threads()
+    n_jobs = min(n_jobs, available)  # more would only wait for one another
+    _SETTINGS["threads"] = available // n_jobs
+    if torch is not None:
+        torch.set_num_threads(available // n_jobs)
+    return n_jobs

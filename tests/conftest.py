@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-from bkcodec import cli
+from bkcodec import cli, machine
 from bkcodec.codec import Codec
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of some shells
@@ -61,6 +61,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
             return int(stop.code or 0)
         finally:
             torch.set_num_threads(threads)  # -j takes some away for the life of a process
+            machine._SETTINGS["threads"] = 0
         return 0
 
     return call

@@ -203,7 +203,7 @@ def test_bad_decode_options_cannot_be_built(options: dict[str, Any]) -> None:
 
 def test_missing_devices_are_named() -> None:
     if torch.backends.mps.is_available():
-        assert Codec("lite", "mps").device.type == "mps"
+        assert Codec("lite", "mps").device == "mps"
     else:
         with pytest.raises(UnsupportedError, match="device mps"):
             Codec("lite", "mps")

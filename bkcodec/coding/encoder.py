@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bkcodec.models.compression import BkSdmCompression
 from bkcodec.prior.parts import SYMBOL_MAX
@@ -35,7 +34,7 @@ class Encoder:
     @torch.inference_mode()
     def analyse(
         self, rgb: NDArray[np.uint8], tile: int | None, keep_y: bool = False
-    ) -> tuple[Tensor | None, Latent]:
+    ) -> tuple[Latent | None, Latent]:
         """Pixels -> z.
 
         Args:
@@ -44,14 +43,14 @@ class Encoder:
             keep_y: whether y is wanted too.
 
         Returns:
-            y float32 [1, latent, ., .] or None, and z float32 [M, h, w].
+            y float32 [latent, ., .] or None, and z float32 [M, h, w].
         """
         height, width = rgb.shape[:2]
         model, stride = self.model, self.model.stride
         rows, columns = -(-height // stride), -(-width // stride)
-        y = None
+        y: Latent | None = None
         if keep_y:
-            y = torch.empty(1, model.latent, rows * model.factor, columns * model.factor)
+            y = np.empty((model.latent, rows * model.factor, columns * model.factor), np.float32)
         z = np.empty((model.config.M, rows, columns), np.float32)
         side, reach = model.space.tiles(model, tile, width, height)
         with _exact_float32(self.device):
@@ -60,8 +59,8 @@ class Encoder:
                 x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]  # channels last
                 part_y, part = self._networks(x.to(self._dtype).div_(255).to(self.device))
                 if y is not None:
-                    inner = part_y[(..., *scaled(window.inner, model.factor))]
-                    y[(..., *scaled(window.core, model.factor))] = inner.cpu()
+                    inner = part_y[0][(..., *scaled(window.inner, model.factor))]
+                    y[(..., *scaled(window.core, model.factor))] = inner.cpu().numpy()
                 z[(..., *window.core)] = part[0][(..., *window.inner)].cpu().numpy()
         return y, z
 

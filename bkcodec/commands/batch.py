@@ -20,7 +20,7 @@ from bkcodec.commands.paths import Job
 from bkcodec.commands.values import tile
 from bkcodec.errors import BkcError, InputError, UsageError
 from bkcodec.files import Content, printable, refuse_special, write_stream, write_whole
-from bkcodec.machine import out_of_memory
+from bkcodec.machine import out_of_memory, share_threads
 from bkcodec.options import DEVICES, UNETS, Backbone, Limits, at_most_one
 
 
@@ -219,15 +219,12 @@ def run_batch(
     Raises:
         SystemExit: with the error's exit code, or 1 for a batch.
     """
-    import torch
     from rich.console import Console
     from rich.progress import Progress
 
     if shared.verbose:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    cores = torch.get_num_threads()
-    n_jobs = min(shared.jobs, len(jobs), cores)  # more would only wait for one another
-    torch.set_num_threads(cores // n_jobs)
+    n_jobs = share_threads(min(shared.jobs, len(jobs)))
     console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, markup=False)
     reports = []
     show = console.is_terminal and len(jobs) > 1

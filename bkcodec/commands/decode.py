@@ -122,7 +122,7 @@ def decode(
                 "height": container.height,
                 "seconds": round(seconds, 4),
                 "quality": level_to_quality(container.level),
-                "device": codec.device.type,
+                "device": codec.device,
             },
         )
 

@@ -170,7 +170,7 @@ def read_picture(
 
     file = io.BytesIO(read_whole(job.source, limits.max_file_bytes))
     image = open_header(file, limits)
-    check_pixels(*image.size, codec.model.stride, limits)  # as a reader will
+    check_pixels(*image.size, codec.coder.stride, limits)  # as a reader will
     codec.check_memory(*image.size, options.tile)
     load_pixels(image, file)
     return picture_from_image(image), n_frames(image)
@@ -200,6 +200,6 @@ def _values(encoded: Encoded, n_frames: int, seconds: float, codec: Codec) -> di
         "bpp": round(8 * n_bytes / (c.width * c.height), 6),
         "quality": level_to_quality(c.level),
         "seconds": round(seconds, 4),
-        "device": codec.device.type,
+        "device": codec.device,
     }
     return values | ({"frames_left_out": n_frames - 1} if n_frames > 1 else {})

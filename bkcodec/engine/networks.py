@@ -7,6 +7,7 @@ each convolution rounds its input to its own 8 bits (11 where y and z enter).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,20 +105,13 @@ class Builder:
 
     def stack(self, h: Value, name: str, is_conditioned: bool = False, finer: float = 1) -> Value:
         """A row of residual blocks."""
-        for i in range(self.depth(name)):
+        for i in range(depth(self.arrays, name)):
             h = self.add(h, self._branch(h, f"{name}.blocks.{i}", is_conditioned, finer))
         return h
 
-    def depth(self, name: str) -> int:
-        """Blocks of a stack."""
-        return sum(
-            key.startswith(f"{name}.blocks.") and key.endswith(".reduce.weight")
-            for key in self.arrays
-        )
-
     def reads(self, name: str) -> list[str]:
         """The convolutions that read a stack's stream inside of it."""
-        return [f"{name}.blocks.{i}.reduce" for i in range(self.depth(name))]
+        return [f"{name}.blocks.{i}.reduce" for i in range(depth(self.arrays, name))]
 
     def _branch(self, h: Value, name: str, is_conditioned: bool, finer: float) -> Value:
         x = self.conv(h, f"{name}.reduce", SIGNED)
@@ -219,3 +213,25 @@ def _pictures(b: Builder, y_hat: Value) -> Value:
     picture = b.shuffle(b.project(y_hat, f"{decoder}.linear", PIXEL_EXPONENT), 16)
     picture = b.add(picture, b.shuffle(residual, 8))
     return b.scale(picture, 0, UNSIGNED)
+
+
+def depth(arrays: Arrays, name: str) -> int:
+    """Blocks of a stack."""
+    return sum(k.startswith(f"{name}.blocks.") and k.endswith(".reduce.weight") for k in arrays)
+
+
+def reaches(arrays: Arrays) -> tuple[int, int]:
+    """Cells of z on each side that matter for the code of a cell, and for its pixels.
+
+    One for each 3x3 window at 1/16, half of one at 1/8, two at 1/32, where a cell lies in a pair
+    of cells besides. The second is even.
+    """
+
+    def blocks(name: str) -> int:
+        return depth(arrays, name)
+
+    encoder = blocks("vae.encoder.coarse") + blocks("vae.encoder.fine") / 2 + blocks("h_a.blocks")
+    latent = blocks("h_s.blocks") + blocks("unet.before") + blocks("unet.after")
+    latent += 2 * blocks("unet.deep") + 1
+    decoder = latent + math.ceil(blocks("vae.decoder.coarse") + blocks("vae.decoder.fine") / 2)
+    return math.ceil(encoder), decoder + decoder % 2

@@ -21,11 +21,13 @@ from bkcodec.engine.networks import (
     Z_EXPONENT,
     Arrays,
     analysis,
+    reaches,
     synthesis,
 )
 from bkcodec.engine.program import Program
 from bkcodec.engine.reference import ReferenceNetwork
 from bkcodec.errors import UnsupportedError
+from bkcodec.machine import n_threads
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,12 @@ class Runtime:
     Args:
         arrays: the bundle's ``int.*`` arrays without that prefix.
 
+    Attributes:
+        timesteps: of the noise schedule.
+        steps: [levels, M], symbols' size in units of z.
+        encoder_reach, decoder_reach: cells of z on each side that matter for the code of a cell and
+            for its pixels; the second is even, as the U-Net halves the cells.
+
     Raises:
         UnsupportedError: arrays that are missing, do not fit, or could give numbers out of range.
     """
@@ -56,6 +64,8 @@ class Runtime:
                 largest = PIXEL[1] if name == "analysis" else LATENT_LIMIT
                 check(program, largest, (GAIN_LIMIT, BIAS_LIMIT))
             self._conditions = Conditions(arrays)
+            self.timesteps = len(arrays["time"])
+            self.encoder_reach, self.decoder_reach = reaches(arrays)
             self._dequantise = arrays["dequantise"].astype(np.float64)
             # z over this is a symbol before it is rounded.
             self.steps = arrays["steps"].astype(np.float64) * 2.0**Z_EXPONENT
@@ -98,4 +108,4 @@ def open_network(program: Program) -> Network:
     except ImportError:
         log.warning("ONNX Runtime is not installed: NumPy does its work, slowly")
         return ReferenceNetwork(program)
-    return OnnxNetwork(program)
+    return OnnxNetwork(program, n_threads())

@@ -182,8 +182,9 @@ def test_effort_finds_a_better_start(with_unet: Codec, small: Image.Image) -> No
     assert plain.z == searched.z
     assert searched.timestep is not None or searched.seed
     model = with_unet.model
-    y, _ = with_unet.encoder.analyse(np.asarray(small), 0, keep_y=True)
-    assert y is not None
+    latent, _ = with_unet.encoder.analyse(np.asarray(small), 0, keep_y=True)
+    assert latent is not None
+    y = torch.from_numpy(latent)[None]
     symbols = with_unet.bundle.prior.level(plain.level).decode(plain.z, *plain.z_shape)
     quality = torch.tensor([plain.level / 200])
 

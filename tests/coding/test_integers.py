@@ -15,6 +15,7 @@ from small_networks import model_on_grids
 
 from bkcodec.bundle import save_bundle
 from bkcodec.codec import Codec
+from bkcodec.coding.integers import IntegerCoder
 from bkcodec.container import container_from_bytes
 from bkcodec.engine import runtime
 from bkcodec.engine.reference import ReferenceNetwork
@@ -78,7 +79,7 @@ def test_the_reference_makes_the_same_files_and_pixels(
     expected = [pixels(integer_codec, data) for data in (plain, mapped)]
     monkeypatch.setattr(runtime, "open_network", ReferenceNetwork)
     slow = Codec(bundle, "cpu")
-    slow.integers = runtime.Runtime(slow.bundle.integers)
+    slow.coder = IntegerCoder(runtime.Runtime(slow.bundle.integers), slow._floats)
     assert slow.encode(small) == plain
     assert slow.encode_picture(picture, EncodeOptions(), offsets).data == mapped
     for data, picture_of_it in zip((plain, mapped), expected, strict=True):
@@ -115,7 +116,7 @@ def test_close_to_the_float_networks(
     data = integer_codec.encode(photo, EncodeOptions(quality=60, effort=1))
     decoded, several = (pixels(integer_codec, data, steps=n).astype(int) for n in (1, 3))
     with torch.no_grad():
-        monkeypatch.setattr(integer_codec, "integers", None)
+        monkeypatch.setattr(integer_codec, "coder", integer_codec._floats())
         assert np.array_equal(pixels(integer_codec, data, steps=3), several)
         floats = pixels(integer_codec, data).astype(int)
         assert np.abs(decoded - floats).max() <= 3
@@ -131,3 +132,36 @@ def test_arrays_that_do_not_fit_are_refused(bundle: Path, integer_codec: Codec) 
     heavy = arrays | {"h_s.stem.weight": np.full_like(arrays["h_s.stem.weight"], 127)}
     with pytest.raises(UnsupportedError, match="could reach"):
         runtime.Runtime(heavy)
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["diffusers"] = None  # importing them fails
+sys.argv = ["bkcodec", *sys.argv[1:]]
+from bkcodec import cli
+cli.run()
+"""
+
+
+def test_no_pytorch_is_needed(bundle: Path, lake: Image.Image, tmp_path: Path) -> None:
+    lake.crop((0, 0, 200, 100)).save(tmp_path / "photo.png")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", WITHOUT_TORCH, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    model = ("-m", str(bundle))
+    for arguments in (
+        ("encode", "photo.png", *model, "--verify"),
+        ("decode", "photo.bkc", *model, "-o", "back.png"),
+        ("info", "photo.bkc", *model, "--verify"),
+        ("encode", "photo.png", *model, "--target-size", "2k", "-o", "small.bkc", "-j", "2"),
+    ):
+        done = run(*arguments)
+        assert done.returncode == 0, done.stderr
+    data = (tmp_path / "photo.bkc").read_bytes()
+    with Image.open(tmp_path / "back.png") as image:
+        assert np.array_equal(np.asarray(image), pixels(Codec(bundle, "cpu"), data))
+    several = run("decode", "photo.bkc", *model, "--steps", "3", "-o", "three.png")
+    assert several.returncode == 5 and "torch" in several.stderr
+    assert len(several.stderr.splitlines()) == 1

@@ -1,0 +1,84 @@
+"""A coder on the networks in PyTorch: every control, every device, pretrained parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bkcodec.coding.decoder import picture_bands
+from bkcodec.coding.encoder import Encoder
+from bkcodec.coding.refine import Search, refine
+from bkcodec.models.compression import BkSdmCompression
+from bkcodec.models.denoising import Denoising
+from bkcodec.options import DecodeOptions, level_to_position
+from bkcodec.prior.levelmap import Levels
+from bkcodec.prior.tables import Symbols
+from bkcodec.tiling import tile_cells
+
+
+class FloatCoder:
+    """Pixels to symbols and back.
+
+    Args:
+        model: whose networks.
+        device: where they are.
+
+    Attributes:
+        stride: pixels along a cell of z.
+        n_channels: of z.
+        timesteps: of the bundle's noise schedule.
+        device: cpu, cuda or mps.
+        takes_turns: whether it has pretrained parts: threads share these and their settings, and
+            how much memory they need is not known.
+    """
+
+    def __init__(self, model: BkSdmCompression, device: torch.device) -> None:
+        self.model, self._device = model, device
+        self.stride, self.n_channels, self.device = model.stride, model.config.M, device.type
+        self.timesteps = model.config.train_timesteps
+        self.takes_turns = model.space.takes_backbone
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder's half."""
+        return _encoder(self.model, self._device)
+
+    def bands(
+        self,
+        symbols: Symbols,
+        levels: int | Levels,
+        size: tuple[int, int],
+        options: DecodeOptions,
+        seed: int,
+        timestep: int | None,
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Symbols -> the picture in bands uint8 [n, W, 3]; see ``decoder.picture_bands``."""
+        how = Denoising(options.steps, options.scheduler, seed, options.realism, timestep)
+        return picture_bands(self.model, self._device, symbols, levels, size, options.tile, how)
+
+    def hints(
+        self,
+        y: NDArray[np.float32],
+        symbols: Symbols,
+        level: int,
+        size: tuple[int, int],
+        tile: int | None,
+        effort: int,
+        deadline: float,
+    ) -> tuple[int | None, int]:
+        """Timestep and seed with which a decoder's U-Net comes closest to y; see ``refine``."""
+        model, device = self.model, self._device
+        position = torch.full((1,), level_to_position(level), device=device)
+        latent = torch.from_numpy(y)[None].to(device) / model.y_std
+        whole = torch.from_numpy(symbols).to(device)[None].float()
+        cells = tile_cells(tile, *size, self.stride) * model.factor
+        return refine(Search(model, latent, whole, position, cells, deadline), effort)
+
+
+@lru_cache(maxsize=4)
+def _encoder(model: BkSdmCompression, device: torch.device) -> Encoder:
+    return Encoder(model, device)
