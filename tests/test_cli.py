@@ -176,6 +176,7 @@ BAD_INPUT = [
     (["info", "good.bkc", "--extract", "icc"], 2, "go together"),
     (["info", "good.bkc", "--extract", "icc", "-o", "x", "--verify"], 2, "exclude each other"),
     (["info", "-", "-"], 2, "named twice"),
+    (["decode", "good.bkc", "-o", "x.jpg", "--png-effort", "3"], 2, "does not apply to jpg"),
     (["encode", "one.png", "-q", "0", "--target-size", "6k"], 2, "exclude each other"),
     (["info", "good.bkc", "-m", "lite"], 2, "--verify"),
     (["train", "-o", "run"], 2, "--data is needed"),

@@ -67,6 +67,11 @@ BY_SUFFIX = {
     help="Seed of the noise when --steps is above 1.  [default: what the file says]",
 )
 @click.option(
+    "--png-effort",
+    type=click.IntRange(1, 9),
+    help="How hard PNG files are compressed: 1 is fast, 9 slow and a little smaller.  [default: 1]",
+)
+@click.option(
     "-m",
     "--model",
     help="The bundle's file, where the one that a .bkc file needs is not installed.",
@@ -79,6 +84,7 @@ def decode(
     scheduler: str | None,
     realism: float,
     seed: int | None,
+    png_effort: int | None,
     model: str | None,
     shared: Shared,
 ) -> None:
@@ -89,6 +95,8 @@ def decode(
     if steps == 1 and (scheduler is not None or seed is not None):
         raise UsageError("--scheduler and --seed need --steps 2 or more")
     extension = output_format(format_, shared.output, inputs)
+    if png_effort is not None and extension != "png":
+        raise UsageError(f"--png-effort does not apply to {extension} files")
     jobs = plan(inputs, shared.output, f".{extension}", frozenset({EXTENSION}), shared.recursive)
     shared.check(inputs, jobs)
     options = DecodeOptions(
@@ -103,7 +111,9 @@ def decode(
         model_path=model,
     )
     from bkcodec.codec import codec_for
-    from bkcodec.image.writing import save_rows
+    from bkcodec.image.writing import PNG_EFFORT, save_rows
+
+    effort = png_effort or PNG_EFFORT
 
     def work(job: Job) -> Report:
         if is_in_the_way(job, shared):
@@ -113,7 +123,7 @@ def decode(
         codec = codec_for(container, options)
         started = time.perf_counter()
         rows = codec.decode_rows(container, options)
-        write_output(job, lambda file: save_rows(rows, file, extension), shared)
+        write_output(job, lambda file: save_rows(rows, file, extension, effort), shared)
         seconds = time.perf_counter() - started
         return Report(
             job,

@@ -70,6 +70,19 @@ def test_pixels_come_back(
         assert np.array_equal(np.asarray(image).reshape(pixels.shape), pixels)
 
 
+@pytest.mark.parametrize("effort", [1, 2, 6, 9])
+def test_png_efforts_give_the_same_pixels(effort: int, lake: Image.Image) -> None:
+    pixels = np.asarray(lake)[:200]
+    sizes = []
+    for level in (effort, 9):
+        out = io.BytesIO()
+        save_rows(rows_of(pixels, "RGB", (64,)), out, "png", level)
+        sizes.append(len(out.getvalue()))
+        with Image.open(out) as image:
+            assert np.array_equal(np.asarray(image), pixels)
+    assert sizes[1] <= sizes[0] < 1.2 * sizes[1]
+
+
 @pytest.mark.parametrize("extension", ["ppm", "png", "tiff", "jpg", "webp"])
 def test_bands_do_not_matter(extension: str, monkeypatch: pytest.MonkeyPatch) -> None:
     few_rows(monkeypatch, 700)
