@@ -63,7 +63,7 @@ class Bundle:
     Attributes:
         header: the JSON of the safetensors metadata.
         prior: codes the symbols; ``prior.level(i)`` is an ``prior.tables.SymbolCoder``.
-        networks: float arrays by name, as stored.
+        networks: float arrays by name, as stored, without what ``integers`` have.
         fingerprint: 4 bytes.
         integers: arrays of the integer networks by name (formats/networks-1.md), or none.
     """
@@ -79,6 +79,12 @@ class Bundle:
     def name(self) -> str:
         """As its header says."""
         return str(self.header["name"])
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The networks for PyTorch, also those that are stored as integers."""
+        from bkcodec.engine.floats import float_state
+
+        return self.networks | float_state(self.integers)
 
 
 def weights_folder() -> Path:

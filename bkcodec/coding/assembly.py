@@ -133,7 +133,7 @@ def _built(
 ) -> BkSdmCompression:
     """A bundle's networks around pretrained parts; raises whatever does not fit."""
     model = BkSdmCompression(ModelConfig(**bundle.header["model"]), vae=vae, backbone=unet)
-    state = {k: torch.from_numpy(v.astype(np.float32)) for k, v in bundle.networks.items()}
+    state = {k: torch.from_numpy(v.astype(np.float32)) for k, v in bundle.state().items()}
     if not all(torch.isfinite(v).all() for v in state.values()):
         raise ValueError("weights that are not finite")
     adapted = {k: v for k, v in state.items() if k.startswith(ADAPTED)}

@@ -24,6 +24,8 @@ from bkcodec.bundle import (
     weights_folder,
 )
 from bkcodec.coding.assembly import ADAPTED
+from bkcodec.engine.floats import float_state
+from bkcodec.engine.networks import Arrays
 from bkcodec.errors import InputError, UsageError
 from bkcodec.files import write_whole
 from bkcodec.models.compression import BkSdmCompression
@@ -102,8 +104,8 @@ def export_run(
     }
     if any(key.startswith(ADAPTED) for key in networks):
         header["fitted_to"] = record["unet"]
-    integers = integer_arrays(model) if has_grids(model) else None
-    bundle = save_bundle(path, header, _stored(networks), coder, integers)
+    integers = integer_arrays(model) if has_grids(model) else {}
+    bundle = save_bundle(path, header, _stored(networks, integers), coder, integers)
     log.info("%s: %d bytes, fingerprint %s", path, path.stat().st_size, bundle.fingerprint.hex())
     text = json.dumps(provenance, indent=2, sort_keys=True) + "\n"
     write_whole(path.with_suffix(".provenance.json"), text.encode(), force=True)
@@ -111,8 +113,10 @@ def export_run(
     return bundle
 
 
-def _stored(networks: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
-    return {k: v.cpu().numpy() for k, v in networks.items()}
+def _stored(networks: dict[str, Tensor], integers: Arrays) -> dict[str, NDArray[Any]]:
+    """The float arrays of a bundle: all but the convolutions that are there as integers."""
+    doubles = float_state(integers)
+    return {k: v.cpu().numpy() for k, v in networks.items() if k not in doubles}
 
 
 def _prior_of_start(run: Path, record: dict[str, Any]) -> Tables | ContextPrior:

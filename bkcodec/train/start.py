@@ -126,7 +126,7 @@ def load_init(source: str) -> Init:
             config = ModelConfig(**record["model"])
             return Init(config, state["model"], state["prior"], None, origin)
         bundle = load_bundle(find_bundle(source))
-        networks = {k: torch.from_numpy(v).float() for k, v in bundle.networks.items()}
+        networks = {k: torch.from_numpy(v).float() for k, v in bundle.state().items()}
         origin = {
             "path": source,
             "fingerprint": bundle.fingerprint.hex(),

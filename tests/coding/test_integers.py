@@ -18,6 +18,7 @@ from bkcodec.codec import Codec
 from bkcodec.coding.integers import IntegerCoder
 from bkcodec.container import container_from_bytes
 from bkcodec.engine import runtime
+from bkcodec.engine.floats import float_state
 from bkcodec.engine.reference import ReferenceNetwork
 from bkcodec.errors import UnsupportedError
 from bkcodec.image.reading import picture_from_image
@@ -39,10 +40,12 @@ def bundle(lake: Image.Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
     steps = model.quantiser.exact_steps()
     spread = 8 / np.arange(1, steps.shape[1] + 1, dtype=np.float32) ** 0.8
     prior = build_tables(laplace_cumulative(spread), steps, 16 * np.ones(len(spread)))
-    networks = {k: v.numpy() for k, v in model.own_state().items()}
+    integers = integer_arrays(model)
+    stored_as_integers = float_state(integers)
+    networks = {k: v.numpy() for k, v in model.own_state().items() if k not in stored_as_integers}
     path = tmp_path_factory.mktemp("bundle") / "integers.safetensors"
     header = HEADER | {"model": model.config.as_dict()}
-    save_bundle(path, header, networks, prior, integer_arrays(model))
+    save_bundle(path, header, networks, prior, integers)
     return path
 
 
@@ -123,6 +126,19 @@ def test_close_to_the_float_networks(
         other = container_from_bytes(integer_codec.encode(photo, EncodeOptions(quality=60)))
     size = len(container_from_bytes(data).z)
     assert abs(len(other.z) - size) < 0.02 * size
+
+
+def test_floats_of_integers_give_the_same_integers(integer_codec: Codec) -> None:
+    arrays = integer_codec.bundle.integers
+    again = integer_arrays(integer_codec.model)
+    assert arrays.keys() == again.keys()
+    for name in (k.removesuffix(".shift") for k in arrays if k.endswith(".shift")):
+        for kind in ("weight", "bias", "exponent"):
+            scale = np.exp2(arrays[f"{name}.shift"].astype(float) - again[f"{name}.shift"])
+            if kind == "exponent":
+                scale = np.ones(1)
+            one, other = arrays[f"{name}.{kind}"], again[f"{name}.{kind}"]
+            assert np.array_equal((other.T * scale).T, one), (name, kind)
 
 
 def test_arrays_that_do_not_fit_are_refused(bundle: Path, integer_codec: Codec) -> None:
