@@ -168,6 +168,8 @@ def test_limits() -> None:
     assert container_from_bytes(data, Limits(max_pixels=0)) == PLAIN
     with pytest.raises(LimitError, match="file larger"):
         read_container(io.BytesIO(data), Limits(max_file_bytes=len(data) - 1))
+    with pytest.raises(LimitError, match="file larger"):
+        container_from_bytes(data, Limits(max_file_bytes=len(data) - 1))
     with pytest.raises(LimitError, match="varint"):
         container_to_bytes(Container(FINGERPRINT, 2**31, 1, 16, 0, b""))
 

@@ -11,42 +11,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_networks import model_on_grids
+from small_networks import integer_bundle
 
-from bkcodec.bundle import save_bundle
 from bkcodec.codec import Codec
 from bkcodec.coding.integers import IntegerCoder
 from bkcodec.container import container_from_bytes
 from bkcodec.engine import runtime
-from bkcodec.engine.floats import float_state
 from bkcodec.engine.reference import ReferenceNetwork
 from bkcodec.errors import UnsupportedError
 from bkcodec.image.reading import picture_from_image
 from bkcodec.options import DecodeOptions, EncodeOptions
-from bkcodec.prior.build import build_tables, laplace_cumulative
 from bkcodec.train.integers import integer_arrays
-
-HEADER = {
-    "name": "integers",
-    "licence": "MIT",
-    "stride": 16,
-    "parts": {"vae": "custom", "hyperprior": "custom", "unet": "custom"},
-}
 
 
 @pytest.fixture(scope="module")
 def bundle(lake: Image.Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = model_on_grids(lake)
-    steps = model.quantiser.exact_steps()
-    spread = 8 / np.arange(1, steps.shape[1] + 1, dtype=np.float32) ** 0.8
-    prior = build_tables(laplace_cumulative(spread), steps, 16 * np.ones(len(spread)))
-    integers = integer_arrays(model)
-    stored_as_integers = float_state(integers)
-    networks = {k: v.numpy() for k, v in model.own_state().items() if k not in stored_as_integers}
-    path = tmp_path_factory.mktemp("bundle") / "integers.safetensors"
-    header = HEADER | {"model": model.config.as_dict()}
-    save_bundle(path, header, networks, prior, integers)
-    return path
+    return integer_bundle(lake, tmp_path_factory.mktemp("bundle") / "integers.safetensors")
 
 
 @pytest.fixture(scope="module")
