@@ -21,10 +21,14 @@ NEVERS = {
     "image": {"bkcodec.container"},
     "coding": {"bkcodec.container"},
     "coding/decoder.py": {"bkcodec.coding.encoder"},
+    "coding/refine.py": {"torch"},
     "engine": {"bkcodec.container"},
     **{
         f"engine/{name}.py": {"torch"}
-        for name in ("program", "networks", "conditions", "bounds", "reference", "onnx")
+        for name in (
+            *("program", "networks", "conditions", "bounds", "reference", "onnx"),
+            *("runtime", "sampling", "graph"),
+        )
     },
     "train": {"bkcodec.commands"},
     "bench": {"bkcodec.commands"},

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bkcodec.coding.decoder import picture_bands
 from bkcodec.coding.encoder import Encoder
-from bkcodec.coding.refine import Search, refine
+from bkcodec.coding.refine import Way, refine
 from bkcodec.models.compression import BkSdmCompression
 from bkcodec.models.denoising import Denoising
 from bkcodec.options import DecodeOptions, level_to_position
@@ -60,6 +60,7 @@ class FloatCoder:
         how = Denoising(options.steps, options.scheduler, seed, options.realism, timestep)
         return picture_bands(self.model, self._device, symbols, levels, size, options.tile, how)
 
+    @torch.inference_mode()
     def hints(
         self,
         y: NDArray[np.float32],
@@ -76,7 +77,16 @@ class FloatCoder:
         latent = torch.from_numpy(y)[None].to(device) / model.y_std
         whole = torch.from_numpy(symbols).to(device)[None].float()
         cells = tile_cells(tile, *size, self.stride) * model.factor
-        return refine(Search(model, latent, whole, position, cells, deadline), effort)
+        belief = model.believe(whole, position, cells)
+
+        def error(way: Way) -> float:
+            how = Denoising(way.steps, seed=way.seed, timestep=way.timestep, tile=cells)
+            y_hat = model.denoiser.run(belief, position, how)
+            return float((y_hat - latent).square().mean())
+
+        start = int(model.denoiser.start(position)[0])
+        last = min(model.denoiser.timesteps, model.config.train_timesteps) - 1
+        return refine(error, start, last, effort, deadline)
 
 
 @lru_cache(maxsize=4)

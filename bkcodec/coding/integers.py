@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from bkcodec.coding.refine import Way, refine
 from bkcodec.engine.runtime import Runtime
+from bkcodec.engine.sampling import Latents, sample
 from bkcodec.options import DecodeOptions
 from bkcodec.prior.levelmap import Levels
 from bkcodec.prior.parts import SYMBOL_MAX
 from bkcodec.prior.tables import Symbols
-from bkcodec.tiling import scaled, tile_cells, windows, within
+from bkcodec.tiling import Slices, scaled, tile_cells, windows
 
 if TYPE_CHECKING:
     from bkcodec.coding.floats import FloatCoder
@@ -43,7 +45,7 @@ class IntegerEncoder:
         z = np.empty((n_channels, rows, columns), np.float32)
         y = np.empty_like(z) if keep_y else None
         for window in windows(
-            rows, columns, tile_cells(tile, width, height, STRIDE), self.runtime.encoder_reach
+            rows, columns, tile_cells(tile, width, height, STRIDE), self.runtime.reach.analysis
         ):
             pixels = rgb[scaled(window.outer, STRIDE)]
             edges = [(0, -n % STRIDE) for n in pixels.shape[:2]]
@@ -63,11 +65,11 @@ class IntegerEncoder:
 
 
 class IntegerCoder:
-    """Pixels to symbols and back without PyTorch; what it cannot do, a ``FloatCoder`` does.
+    """Pixels to symbols and back without PyTorch, but for diffusers' other schedulers.
 
     Args:
         runtime: the networks.
-        floats: makes that one, when it is needed: for several steps, another realism, ``--effort``.
+        floats: makes a ``FloatCoder`` where one is needed.
 
     Attributes: see ``FloatCoder``.
     """
@@ -89,9 +91,25 @@ class IntegerCoder:
         timestep: int | None,
     ) -> Iterator[NDArray[np.uint8]]:
         """See ``FloatCoder``."""
-        if (options.steps, options.realism) != (1, 1.0):
+        if options.steps > 1 and options.scheduler != "ddim":
             return self._floats().bands(symbols, levels, size, options, seed, timestep)
-        return integer_bands(self.runtime, symbols, levels, size, options.tile, timestep)
+        runtime, reach = self.runtime, self.runtime.reach
+        side = tile_cells(options.tile, *size, STRIDE)
+        if (options.steps, options.realism) == (1, 1.0):
+
+            def make(place: Slices) -> NDArray[np.uint8]:
+                return runtime.synthesise(symbols[(..., *place)], _at(levels, place), timestep)
+
+            return _bands(make, symbols.shape[1:], size, side, reach.synthesis)
+        belief = Belief(runtime, symbols, levels, side)
+        y_hat = belief.mean
+        y_hat = y_hat + options.realism * (belief.denoised(options.steps, seed, timestep) - y_hat)
+        texture = options.realism if options.steps > 1 else 0.0
+
+        def show(place: Slices) -> NDArray[np.uint8]:
+            return runtime.picture(y_hat[(..., *place)], texture)
+
+        return _bands(show, symbols.shape[1:], size, side, reach.picture)
 
     def hints(
         self,
@@ -104,33 +122,84 @@ class IntegerCoder:
         deadline: float,
     ) -> tuple[int | None, int]:
         """See ``FloatCoder``."""
-        return self._floats().hints(y, symbols, level, size, tile, effort, deadline)
+        belief = Belief(self.runtime, symbols, level, tile_cells(tile, *size, STRIDE))
+        standardised = y / self.runtime.y_std[:, None, None].astype(np.float64)
+
+        def error(way: Way) -> float:
+            difference = belief.denoised(way.steps, way.seed, way.timestep) - standardised
+            return float(np.square(difference).mean())
+
+        start = int(self.runtime.start[level])
+        return refine(error, start, self.timesteps - 1, effort, deadline)
 
 
-def integer_bands(
-    runtime: Runtime,
-    symbols: Symbols,
-    levels: int | Levels,
-    size: tuple[int, int],
-    tile: int | None,
-    timestep: int | None,
-) -> Iterator[NDArray[np.uint8]]:
-    """Symbols -> the picture in bands uint8 [n, W, 3], from top to bottom, in one step.
+class Belief:
+    """What the decoder knows about y of one picture, and what the U-Net makes of it.
 
     Args:
         runtime: the networks.
         symbols: int16 [M, h, w].
         levels: of all cells, or of each [h, w].
-        size: width and height of the picture in pixels.
-        tile: as in ``DecodeOptions``.
-        timestep: at which the U-Net starts; None = what the level says.
+        side: of the windows that the networks see, in cells; 0 = all at once.
+
+    Attributes:
+        mean, log_scale: float64 [M, h, w], standardised.
     """
-    (width, height), (rows, columns) = size, symbols.shape[1:]
-    side = tile_cells(tile, width, height, STRIDE)
-    for window in windows(rows, columns, side, runtime.decoder_reach):
-        own = levels if isinstance(levels, int) else levels[window.outer]
-        pixels = runtime.synthesise(symbols[(..., *window.outer)], own, timestep)
-        part = pixels[scaled(within(window.core, window.outer), STRIDE)]
+
+    def __init__(self, runtime: Runtime, symbols: Symbols, levels: int | Levels, side: int) -> None:
+        self.runtime, self.levels, self.side = runtime, levels, side
+        self.mean, self.log_scale = np.empty((2, *symbols.shape))
+        rows, columns = symbols.shape[1:]
+        for window in windows(rows, columns, side, runtime.reach.knowledge):
+            part = symbols[(..., *window.outer)]
+            known = runtime.know(part, _at(levels, window.outer))
+            for whole, new in zip((self.mean, self.log_scale), known, strict=True):
+                whole[(..., *window.core)] = new[(..., *window.inner)]
+
+    def denoised(self, steps: int, seed: int, timestep: int | None) -> Latents:
+        """The clean y, standardised; see ``DecodeOptions`` and ``sampling.sample``."""
+        if steps == 1:
+            return self._predict(self.mean, timestep, is_only=True)
+        if timestep is None:
+            timestep = round(float(self.runtime.start[self.levels].mean()))
+        known = self.mean, self.log_scale
+        return sample(self._predict, known, self.runtime.schedule, timestep, steps, seed)
+
+    def _predict(self, y_t: Latents, timestep: int | None, is_only: bool = False) -> Latents:
+        y_hat, (rows, columns) = np.empty_like(y_t), y_t.shape[1:]
+        for window in windows(rows, columns, self.side, self.runtime.reach.prediction):
+            part, mean, log_scale = (
+                x[(..., *window.outer)] for x in (y_t, self.mean, self.log_scale)
+            )
+            levels = _at(self.levels, window.outer)
+            new = self.runtime.predict(part, (mean, log_scale), levels, timestep, is_only)
+            y_hat[(..., *window.core)] = new[(..., *window.inner)]
+        return y_hat
+
+
+def _at(levels: int | Levels, place: Slices) -> int | Levels:
+    return levels if isinstance(levels, int) else levels[place]
+
+
+def _bands(
+    make: Callable[[Slices], NDArray[np.uint8]],
+    grid: tuple[int, ...],
+    size: tuple[int, int],
+    side: int,
+    reach: int,
+) -> Iterator[NDArray[np.uint8]]:
+    """The picture in bands uint8 [n, W, 3], from top to bottom.
+
+    Args:
+        make: cells -> their pixels.
+        grid: rows and columns of cells.
+        size: width and height of the picture in pixels.
+        side: of a tile in cells.
+        reach: so many cells around matter for the pixels of a cell.
+    """
+    (width, height), (rows, columns) = size, grid
+    for window in windows(rows, columns, side, reach):
+        part = make(window.outer)[scaled(window.inner, STRIDE)]
         core_rows, core_columns = scaled(window.core, STRIDE)
         if not core_columns.start:
             band = np.empty((min(core_rows.stop, height) - core_rows.start, width, 3), np.uint8)

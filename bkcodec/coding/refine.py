@@ -2,73 +2,50 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-
-import torch
-from torch import Tensor
-
-from bkcodec.models.compression import BkSdmCompression
-from bkcodec.models.denoising import Denoising
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 FACTORS = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 1.9)  # of the timestep that the position says
 SEEDS, SEED_STEPS = 8, 4  # seeds are compared in a chain of so many steps
 WORTH = 0.002  # relative gain below which a timestep or a seed is not sent
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Search:
-    """One picture, and how long to look.
+class Way(NamedTuple):
+    """One that a decoder could go; ``timestep`` None = what the level says."""
 
-    Attributes:
-        model: with the U-Net that is to be used for decoding.
-        y: standardised latent [1, latent, h, w].
-        symbols: of the same picture [1, M, ., .].
-        position: [1], 0..1.
-        tile: as in ``Denoising``.
-        deadline: on the monotonic clock; the best that was found by then is taken.
-    """
-
-    model: BkSdmCompression
-    y: Tensor
-    symbols: Tensor
-    position: Tensor
-    tile: int = 0
-    deadline: float = math.inf
-
-    def best(self, ways: Iterable[Denoising]) -> Denoising:
-        """The way of denoising that ends closest to y; the first at least is tried."""
-        belief = self.model.believe(self.symbols, self.position, self.tile)
-        errors: dict[Denoising, float] = {}
-        for how in ways:
-            y_hat = self.model.denoiser.run(belief, self.position, replace(how, tile=self.tile))
-            weight = 1.0 if errors else 1 - WORTH  # the first must be beaten by that much
-            errors[how] = weight * float((y_hat - self.y).square().mean())
-            if time.monotonic() > self.deadline:
-                break
-        return min(errors, key=errors.__getitem__)
+    steps: int = 1
+    seed: int = 0
+    timestep: int | None = None
 
 
-@torch.inference_mode()
-def refine(search: Search, effort: int) -> tuple[int | None, int]:
+def refine(
+    error: Callable[[Way], float], start: int, last: int, effort: int, deadline: float
+) -> tuple[int | None, int]:
     """Choose what the file tells the decoder's U-Net.
 
     Args:
-        search: what to compare.
+        error: how far from y a decoder ends that goes a way.
+        start: timestep that the level says.
+        last: the largest timestep that any decoder accepts.
         effort: 1 searches the timestep of a single step, 2 also the seed of several steps.
+        deadline: on the monotonic clock; the best that was found by then is taken.
 
     Returns:
         Timestep (None = the bundle's) and seed (0 = none sent).
     """
-    model = search.model
-    start = int(model.denoiser.start(search.position)[0])
-    # What any decoder accepts.
-    last = min(model.denoiser.timesteps, model.config.train_timesteps) - 1
+
+    def best(ways: Iterable[Way]) -> Way:
+        errors: dict[Way, float] = {}
+        for way in ways:
+            weight = 1.0 if errors else 1 - WORTH  # the first must be beaten by that much
+            errors[way] = weight * error(way)
+            if time.monotonic() > deadline:
+                break
+        return min(errors, key=errors.__getitem__)
+
     others = {min(round(start * f), last) for f in FACTORS} - {start}
-    timestep = search.best([Denoising(), *(Denoising(timestep=t) for t in sorted(others))]).timestep
+    timestep = best([Way(), *(Way(timestep=t) for t in sorted(others))]).timestep
     if effort < 2:
         return timestep, 0
-    seeds = [Denoising(SEED_STEPS, seed=s, timestep=timestep) for s in range(SEEDS)]
-    return timestep, search.best(seeds).seed
+    return timestep, best([Way(SEED_STEPS, seed, timestep) for seed in range(SEEDS)]).seed

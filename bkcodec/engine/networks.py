@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,12 @@ FILM_BITS, GAIN_EXPONENT, FILM_LIMIT = 3, 9, 4095  # of what is modulated, and o
 GAIN_LIMIT, BIAS_LIMIT = 2**11 - 1, 2**22
 CONDITION_EXPONENT, FILM_EXPONENT = 10, 12  # of conditions, and of the weights that make gains
 PIXEL_EXPONENT = 8  # of pictures before they are rounded to pixels
+STACKS = (
+    *("vae.encoder.fine", "vae.encoder.coarse", "h_a.blocks", "h_s.blocks"),
+    *("unet.before", "unet.deep", "unet.after", "unet.texture_after"),
+    *("vae.decoder.coarse", "vae.decoder.fine", "vae.decoder.texture"),
+)
+ONE_STEP, MANY_STEPS = "", "texture_"  # the U-Net's branches: from the mean, from noisy latents
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,28 +165,56 @@ def analysis(arrays: Arrays) -> Program:
 
 
 def synthesis(arrays: Arrays) -> Program:
-    """z_hat [M, h, w] in units of 2^-Z_EXPONENT -> pixels 0..255 [3, 16 h, 16 w], in one step."""
+    """z_hat [M, h, w] -> pixels 0..255 [3, 16 h, 16 w], in one step from the mean."""
     b = Builder("synthesis", ("z_hat",), arrays)
-    z = b.input(0, Z_EXPONENT)
-    grid = b.grid_of(*b.reads("h_s.blocks"), "h_s.mean", "h_s.log_scale")
-    h = b.stack(b.stream(b.conv(z, "h_s.stem", STEM), grid), "h_s.blocks", is_conditioned=True)
-    inverse = 1 / arrays["y_std"].astype(np.float64)
-    mean = b.project(z, "h_s.linear", Y_EXPONENT)
-    head = b.conv(h, "h_s.mean", SIGNED)
-    limits = (-STREAM_LIMIT, STREAM_LIMIT)
-    mean = b.add(mean, b.scale(head, Y_EXPONENT, limits, inverse))
-    log_scale = b.conv(h, "h_s.log_scale", SIGNED)
-    log_scale = b.scale(log_scale, Y_EXPONENT, (-6 * 2**Y_EXPONENT, 2 * 2**Y_EXPONENT))
-    y_hat = b.add(mean, _denoised(b, mean, log_scale))
-    pixels = _pictures(b, y_hat)
-    b.program.outputs = (pixels.index,)
+    mean, log_scale = _knowledge(b, b.input(0, Z_EXPONENT))
+    y_hat = b.add(mean, _denoised(b, mean, mean, log_scale, ONE_STEP))
+    b.program.outputs = (_picture(b, y_hat, 0.0).index,)
     return b.program
 
 
-def _denoised(b: Builder, mean: Value, log_scale: Value) -> Value:
-    """What one step of the U-Net adds to the mean."""
+def knowledge(arrays: Arrays) -> Program:
+    """z_hat [M, h, w] -> what h_s says about y: mean and log scale, both [M, h, w]."""
+    b = Builder("knowledge", ("z_hat",), arrays)
+    parts = _knowledge(b, b.input(0, Z_EXPONENT))
+    b.program.outputs = tuple(part.index for part in parts)
+    return b.program
+
+
+def prediction(arrays: Arrays, branch: str) -> Program:
+    """Noisy y, mean and log scale -> the clean y, all [M, h, w], with one of the two branches."""
+    b = Builder("prediction", ("y_t", "mean", "log_scale"), arrays)
+    y_t, mean, log_scale = (b.input(i, Y_EXPONENT) for i in range(3))
+    y_hat = b.add(mean, _denoised(b, y_t, mean, log_scale, branch))
+    b.program.outputs = (y_hat.index,)
+    return b.program
+
+
+def picture(arrays: Arrays, texture: float) -> Program:
+    """Standardised y_hat [M, h, w] -> pixels 0..255 [3, 16 h, 16 w].
+
+    ``texture``: 0..1, weight of what the VAE decoder adds after several steps.
+    """
+    b = Builder("picture", ("y_hat",), arrays)
+    b.program.outputs = (_picture(b, b.input(0, Y_EXPONENT), texture).index,)
+    return b.program
+
+
+def _knowledge(b: Builder, z: Value) -> tuple[Value, Value]:
+    grid = b.grid_of(*b.reads("h_s.blocks"), "h_s.mean", "h_s.log_scale")
+    h = b.stack(b.stream(b.conv(z, "h_s.stem", STEM), grid), "h_s.blocks", is_conditioned=True)
+    inverse = 1 / b.arrays["y_std"].astype(np.float64)
+    mean = b.project(z, "h_s.linear", Y_EXPONENT)
+    limits = (-STREAM_LIMIT, STREAM_LIMIT)
+    mean = b.add(mean, b.scale(b.conv(h, "h_s.mean", SIGNED), Y_EXPONENT, limits, inverse))
+    log_scale = b.conv(h, "h_s.log_scale", SIGNED)
+    return mean, b.scale(log_scale, Y_EXPONENT, (-6 * 2**Y_EXPONENT, 2 * 2**Y_EXPONENT))
+
+
+def _denoised(b: Builder, y_t: Value, mean: Value, log_scale: Value, branch: str) -> Value:
+    """What the U-Net adds to the mean, through one of its two branches."""
     exponent = float(b.arrays["unet.stem.exponent"][0])
-    parts = [b.scale(part, exponent, STEM) for part in (mean, mean, log_scale)]
+    parts = [b.scale(part, exponent, STEM) for part in (y_t, mean, log_scale)]
     joined = b.program.add(Concat(), *(part.index for part in parts))
     before, deep, after = "unet.before", "unet.deep", "unet.after"
     grid = b.grid_of(*b.reads(before), "unet.down", *b.reads(after), "unet.head")
@@ -192,16 +226,16 @@ def _denoised(b: Builder, mean: Value, log_scale: Value) -> Value:
     d = b.stack(d, deep, is_conditioned=True, finer=0.5)
     up = b.shuffle(b.stream(b.conv(d, "unet.up", SIGNED), grid), 2)
     cut = Value(b.program.add(CropLike(), up.index, h.index), up.exponent)
-    h = b.stack(b.add(h, cut), after, is_conditioned=True)
-    return b.stream(b.conv(h, "unet.head", SIGNED), Y_EXPONENT)
+    h = b.stack(b.add(h, cut), f"unet.{branch}after", is_conditioned=True)
+    return b.stream(b.conv(h, f"unet.{branch}head", SIGNED), Y_EXPONENT)
 
 
-def _pictures(b: Builder, y_hat: Value) -> Value:
+def _picture(b: Builder, y_hat: Value, texture: float) -> Value:
     """The VAE decoder: standardised y_hat -> pixels."""
     decoder = "vae.decoder"
     y_std = b.arrays["y_std"].astype(np.float64)
     exponent = float(b.arrays[f"{decoder}.stem.exponent"][0])
-    coarse, fine = f"{decoder}.coarse", f"{decoder}.fine"
+    coarse, fine, extra = (f"{decoder}.{part}" for part in ("coarse", "fine", "texture"))
     grid = b.grid_of(*b.reads(coarse), f"{decoder}.up")
     x = b.scale(y_hat, exponent, STEM, y_std)
     h = b.stack(b.stream(b.sums(x, f"{decoder}.stem", STEM), grid), coarse)
@@ -209,10 +243,15 @@ def _pictures(b: Builder, y_hat: Value) -> Value:
     h = b.shuffle(b.stream(b.conv(h, f"{decoder}.up", SIGNED), fine_grid), 2)
     h = b.stack(h, fine)
     limits = (-STREAM_LIMIT, STREAM_LIMIT)
-    residual = b.scale(b.conv(h, f"{decoder}.head", SIGNED), PIXEL_EXPONENT, limits, 127.5)
-    picture = b.shuffle(b.project(y_hat, f"{decoder}.linear", PIXEL_EXPONENT), 16)
-    picture = b.add(picture, b.shuffle(residual, 8))
-    return b.scale(picture, 0, UNSIGNED)
+    pixels = b.shuffle(b.project(y_hat, f"{decoder}.linear", PIXEL_EXPONENT), 16)
+    residuals = [(b.conv(h, f"{decoder}.head", SIGNED), 127.5)]
+    if texture:
+        more = b.conv(b.stack(h, extra), f"{decoder}.texture_head", SIGNED)
+        residuals.append((more, 127.5 * texture))
+    for residual, factor in residuals:
+        part = b.scale(residual, PIXEL_EXPONENT, limits, factor)
+        pixels = b.add(pixels, b.shuffle(part, 8))
+    return b.scale(pixels, 0, UNSIGNED)
 
 
 def depth(arrays: Arrays, name: str) -> int:
@@ -220,18 +259,35 @@ def depth(arrays: Arrays, name: str) -> int:
     return sum(k.startswith(f"{name}.blocks.") and k.endswith(".reduce.weight") for k in arrays)
 
 
-def reaches(arrays: Arrays) -> tuple[int, int]:
-    """Cells of z on each side that matter for the code of a cell, and for its pixels.
+class Reaches(NamedTuple):
+    """Cells of z on each side of a cell that matter for what each program says about it.
 
-    One for each 3x3 window at 1/16, half of one at 1/8, two at 1/32, where a cell lies in a pair
-    of cells besides. The second is even.
+    Where the U-Net is part of it the number is even, as it halves the cells.
     """
 
-    def blocks(name: str) -> int:
-        return depth(arrays, name)
+    analysis: int
+    synthesis: int
+    knowledge: int
+    prediction: int
+    picture: int
 
-    encoder = blocks("vae.encoder.coarse") + blocks("vae.encoder.fine") / 2 + blocks("h_a.blocks")
-    latent = blocks("h_s.blocks") + blocks("unet.before") + blocks("unet.after")
-    latent += 2 * blocks("unet.deep") + 1
-    decoder = latent + math.ceil(blocks("vae.decoder.coarse") + blocks("vae.decoder.fine") / 2)
-    return math.ceil(encoder), decoder + decoder % 2
+
+def reaches(arrays: Arrays) -> Reaches:
+    """Those of a bundle's programs.
+
+    One for each 3x3 window at 1/16, half of one at 1/8, two at 1/32, where a cell lies in a pair
+    of cells besides.
+    """
+    n = {name: depth(arrays, name) for name in STACKS}
+    encoder = n["vae.encoder.coarse"] + n["vae.encoder.fine"] / 2 + n["h_a.blocks"]
+    unet = n["unet.before"] + 2 * n["unet.deep"] + 1
+    decoder = n["vae.decoder.coarse"] + n["vae.decoder.fine"] / 2
+    one_step = n["h_s.blocks"] + unet + n["unet.after"] + math.ceil(decoder)
+    one_of_many = unet + max(n["unet.after"], n["unet.texture_after"])
+    return Reaches(
+        math.ceil(encoder),
+        one_step + one_step % 2,
+        n["h_s.blocks"],
+        one_of_many + one_of_many % 2,
+        math.ceil(decoder + n["vae.decoder.texture"] / 2),
+    )

@@ -4,40 +4,42 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from functools import cached_property
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bkcodec.engine import networks
 from bkcodec.engine.bounds import check
 from bkcodec.engine.conditions import Conditions
 from bkcodec.engine.networks import (
     BIAS_LIMIT,
     GAIN_LIMIT,
     LATENT_LIMIT,
+    MANY_STEPS,
+    ONE_STEP,
     PIXEL,
     Y_EXPONENT,
     Z_EXPONENT,
     Arrays,
-    analysis,
-    reaches,
-    synthesis,
 )
 from bkcodec.engine.program import Program
 from bkcodec.engine.reference import ReferenceNetwork
+from bkcodec.engine.sampling import Latents, Schedule
 from bkcodec.errors import UnsupportedError
 from bkcodec.machine import n_threads
 
 log = logging.getLogger(__name__)
 
-Maps = Mapping[str, NDArray[np.generic]]
+Map = NDArray[np.floating]  # type: ignore[type-arg]
+CellLevels = int | NDArray[np.uint8]  # of all cells, or of each [h, w]
 
 
 class Network(Protocol):
     """What every backend offers."""
 
-    def run(self, maps: Maps) -> list[NDArray[np.floating]]:  # type: ignore[type-arg]
+    def run(self, maps: Mapping[str, NDArray[np.generic]]) -> list[Map]:
         """Maps [C, h, w] by name -> the program's outputs."""
 
 
@@ -49,9 +51,11 @@ class Runtime:
 
     Attributes:
         timesteps: of the noise schedule.
+        schedule: alphas and spreads for ``sampling.sample``.
+        start: [levels], timestep at which denoising starts.
         steps: [levels, M], symbols' size in units of z.
-        encoder_reach, decoder_reach: cells of z on each side that matter for the code of a cell and
-            for its pixels; the second is even, as the U-Net halves the cells.
+        y_std: [M], size of y.
+        reach: cells of z on each side that matter.
 
     Raises:
         UnsupportedError: arrays that are missing, do not fit, or could give numbers out of range.
@@ -59,46 +63,100 @@ class Runtime:
 
     def __init__(self, arrays: Arrays) -> None:
         try:
-            self._programs = {"analysis": analysis(arrays), "synthesis": synthesis(arrays)}
+            self._programs = {
+                "analysis": networks.analysis(arrays),
+                "synthesis": networks.synthesis(arrays),
+                "knowledge": networks.knowledge(arrays),
+                "one step": networks.prediction(arrays, ONE_STEP),
+                "many steps": networks.prediction(arrays, MANY_STEPS),
+                "picture": networks.picture(arrays, 1.0),
+            }
             for name, program in self._programs.items():
                 largest = PIXEL[1] if name == "analysis" else LATENT_LIMIT
                 check(program, largest, (GAIN_LIMIT, BIAS_LIMIT))
-            self._conditions = Conditions(arrays)
-            self.timesteps = len(arrays["time"])
-            self.encoder_reach, self.decoder_reach = reaches(arrays)
+            self._arrays, self._conditions = arrays, Conditions(arrays)
+            self.timesteps, self.start = len(arrays["time"]), arrays["start"]
+            self.schedule = Schedule(arrays["alphas"], arrays["spreads"])
+            self.y_std = arrays["y_std"]
+            self.reach = networks.reaches(arrays)
             self._dequantise = arrays["dequantise"].astype(np.float64)
             # z over this is a symbol before it is rounded.
             self.steps = arrays["steps"].astype(np.float64) * 2.0**Z_EXPONENT
         except (KeyError, ValueError, IndexError, TypeError) as error:
             raise UnsupportedError(f"the bundle's integer networks do not fit: {error}") from error
+        self._network = lru_cache(maxsize=8)(self._open)
 
-    @cached_property
-    def _analysis(self) -> Network:
-        return open_network(self._programs["analysis"])
-
-    @cached_property
-    def _synthesis(self) -> Network:
-        return open_network(self._programs["synthesis"])
+    def _open(self, name: str, texture: float = 1.0) -> Network:
+        program = self._programs[name] if texture == 1 else networks.picture(self._arrays, texture)
+        return open_network(program)
 
     def analyse(self, rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Pixels uint8 [H, W, 3] of whole cells -> y, and z in whole units, both [C, h, w]."""
         pixels = rgb.transpose(2, 0, 1).astype(np.float32) * 2 - 255
-        z, y = self._analysis.run({"pixels": pixels})
+        z, y = self._network("analysis").run({"pixels": pixels})
         return (y * 2.0**-Y_EXPONENT).astype(np.float32), z.astype(np.float32)
 
     def synthesise(
-        self, symbols: NDArray[np.int16], levels: int | NDArray[np.uint8], timestep: int | None
+        self, symbols: NDArray[np.int16], levels: CellLevels, timestep: int | None
     ) -> NDArray[np.uint8]:
         """Symbols [M, h, w] of a level, or of that of each cell [h, w] -> pixels [16 h, 16 w, 3].
 
         ``timestep``: at which the U-Net's single step starts; None = what the level says.
         """
+        maps = self._conditions.maps(levels, timestep)
+        maps["z_hat"] = self._z_hat(symbols, levels)
+        return _pixels(self._network("synthesis").run(maps))
+
+    def know(self, symbols: NDArray[np.int16], levels: CellLevels) -> tuple[Latents, Latents]:
+        """Symbols [M, h, w] -> mean and log scale of y, standardised, both [M, h, w]."""
+        maps = self._conditions.maps(levels)
+        maps["z_hat"] = self._z_hat(symbols, levels)
+        mean, log_scale = self._network("knowledge").run(maps)
+        return _real(mean), _real(log_scale)
+
+    def predict(
+        self,
+        y_t: Latents,
+        known: tuple[Latents, Latents],
+        levels: CellLevels,
+        timestep: int | None,
+        is_only: bool,
+    ) -> Latents:
+        """What the U-Net takes a noisy y for [M, h, w], with ``known`` from ``know``.
+
+        ``is_only``: the single step from the mean; else one of several, with the other branch.
+        """
+        names = "y_t", "mean", "log_scale"
+        maps = {name: _whole(x) for name, x in zip(names, (y_t, *known), strict=True)}
+        name = "one step" if is_only else "many steps"
+        (y_hat,) = self._network(name).run(maps | self._conditions.maps(levels, timestep))
+        return _real(y_hat)
+
+    def picture(self, y_hat: Latents, texture: float) -> NDArray[np.uint8]:
+        """Standardised y_hat [M, h, w] -> pixels [16 h, 16 w, 3].
+
+        ``texture``: 0..1, weight of what the VAE decoder adds after several steps.
+        """
+        return _pixels(self._network("picture", texture).run({"y_hat": _whole(y_hat)}))
+
+    def _z_hat(self, symbols: NDArray[np.int16], levels: CellLevels) -> NDArray[np.float32]:
         scale = self._dequantise[levels]
         scale = scale[:, None, None] if scale.ndim == 1 else scale.transpose(2, 0, 1)
-        z_hat = (symbols * scale).clip(-LATENT_LIMIT, LATENT_LIMIT)
-        maps = {"z_hat": z_hat, **self._conditions.maps(levels, timestep)}
-        (pixels,) = self._synthesis.run(maps)
-        return pixels.astype(np.uint8).transpose(1, 2, 0)
+        return (symbols * scale).clip(-LATENT_LIMIT, LATENT_LIMIT).astype(np.float32)
+
+
+def _real(whole: Map) -> Latents:
+    real: Latents = whole.astype(np.float64) * 2.0**-Y_EXPONENT
+    return real
+
+
+def _whole(real: Latents) -> NDArray[np.float32]:
+    whole = np.rint(real * 2.0**Y_EXPONENT).clip(-LATENT_LIMIT, LATENT_LIMIT)
+    return np.asarray(whole, np.float32)
+
+
+def _pixels(outputs: list[Map]) -> NDArray[np.uint8]:
+    return outputs[0].astype(np.uint8).transpose(1, 2, 0)
 
 
 def open_network(program: Program) -> Network:

@@ -16,6 +16,7 @@ from bkcodec.engine.networks import (
     Z_EXPONENT,
     Arrays,
 )
+from bkcodec.engine.sampling import spread_table
 from bkcodec.models.blocks import SUM_MAX, WEIGHT_MAX, Conv, Film, timestep_embedding
 from bkcodec.models.compression import BkSdmCompression
 from bkcodec.options import LEVELS
@@ -64,6 +65,8 @@ def integer_arrays(model: BkSdmCompression) -> Arrays:
     arrays["embedding"] = _whole(model.embedding(ladder)[:, :, 0, 0] * 2**CONDITION_EXPONENT)
     time = model.unet.time(timestep_embedding(torch.arange(model.config.train_timesteps)))
     arrays["time"] = _whole(time * 2**CONDITION_EXPONENT)
+    arrays["alphas"] = np.cumprod(1 - model.denoiser.betas.astype(np.float64))
+    arrays["spreads"] = spread_table()
     arrays["steps"] = model.quantiser.exact_steps()
     arrays["start"] = _whole(model.denoiser.start(ladder))
     one = torch.ones(LEVELS, model.config.M, 1, 1)

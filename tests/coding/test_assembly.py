@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,6 @@ import bkcodec
 from bkcodec.bundle import Bundle, find_bundle, load_bundle
 from bkcodec.codec import Codec
 from bkcodec.coding import assembly
-from bkcodec.coding.refine import Search, refine
 from bkcodec.container import container_from_bytes
 from bkcodec.errors import UnsupportedError, UsageError
 from bkcodec.models.denoising import Denoising
@@ -195,8 +195,7 @@ def test_effort_finds_a_better_start(with_unet: Codec, small: Image.Image) -> No
 
     with torch.no_grad():
         assert error(searched.timestep) <= error(None)
-        search = Search(model, y, torch.from_numpy(symbols)[None].float(), quality)
-        found = refine(search, 2)
+    found = with_unet.coder.hints(latent, symbols, plain.level, small.size, 0, 2, math.inf)
     assert found == (searched.timestep, searched.seed)
     size = len(with_unet.encode(small, EncodeOptions(target_size=200, effort=2)))
     assert size <= 200

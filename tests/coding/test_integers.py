@@ -14,12 +14,15 @@ from PIL import Image
 from small_networks import integer_bundle
 
 from bkcodec.codec import Codec
-from bkcodec.coding.integers import IntegerCoder
+from bkcodec.coding.integers import Belief, IntegerCoder
 from bkcodec.container import container_from_bytes
 from bkcodec.engine import runtime
 from bkcodec.engine.reference import ReferenceNetwork
+from bkcodec.engine.sampling import noise
 from bkcodec.errors import UnsupportedError
 from bkcodec.image.reading import picture_from_image
+from bkcodec.inspection import read_symbols
+from bkcodec.models import denoising
 from bkcodec.options import DecodeOptions, EncodeOptions
 from bkcodec.train.integers import integer_arrays
 
@@ -38,6 +41,9 @@ def pixels(codec: Codec, data: bytes, **options: object) -> np.ndarray:
     return np.asarray(codec.decode(data, DecodeOptions(**options)))  # type: ignore[arg-type]
 
 
+WAYS = ({}, {"realism": 0.3}, {"steps": 3}, {"steps": 2, "realism": 0.7})
+
+
 @pytest.mark.parametrize("size", [(1, 1), (130, 87), (400, 300)])
 def test_tiles_change_nothing(
     integer_codec: Codec, lake: Image.Image, size: tuple[int, int]
@@ -45,10 +51,11 @@ def test_tiles_change_nothing(
     photo = lake.crop((100, 100, 100 + size[0], 100 + size[1]))
     data = integer_codec.encode(photo, EncodeOptions(tile=0))
     assert integer_codec.encode(photo, EncodeOptions(tile=96)) == data
-    whole = pixels(integer_codec, data, tile=0)
-    assert whole.shape == (size[1], size[0], 3)
-    for tile in (64, 160):
-        assert np.array_equal(pixels(integer_codec, data, tile=tile), whole)
+    for way in WAYS:
+        whole = pixels(integer_codec, data, tile=0, **way)
+        assert whole.shape == (size[1], size[0], 3)
+        for tile in (64, 160):
+            assert np.array_equal(pixels(integer_codec, data, tile=tile, **way), whole)
 
 
 def test_the_reference_makes_the_same_files_and_pixels(
@@ -57,26 +64,51 @@ def test_the_reference_makes_the_same_files_and_pixels(
     offsets = np.array([[20, -30]], np.int16).repeat(2, axis=0)  # 130 x 87: 6 x 9 cells
     offsets = np.concatenate([offsets, offsets[:, :1]], axis=1)
     picture = picture_from_image(small)
-    plain = integer_codec.encode(small)
-    mapped = integer_codec.encode_picture(picture, EncodeOptions(), offsets).data
-    expected = [pixels(integer_codec, data) for data in (plain, mapped)]
+    files = [
+        integer_codec.encode(small),
+        integer_codec.encode_picture(picture, EncodeOptions(), offsets).data,
+    ]
     monkeypatch.setattr(runtime, "open_network", ReferenceNetwork)
     slow = Codec(bundle, "cpu")
     slow.coder = IntegerCoder(runtime.Runtime(slow.bundle.integers), slow._floats)
-    assert slow.encode(small) == plain
-    assert slow.encode_picture(picture, EncodeOptions(), offsets).data == mapped
-    for data, picture_of_it in zip((plain, mapped), expected, strict=True):
-        assert np.array_equal(pixels(slow, data), picture_of_it)
+    assert slow.encode(small) == files[0]
+    assert slow.encode_picture(picture, EncodeOptions(), offsets).data == files[1]
+    for data in files:
+        for way in WAYS:
+            expected = pixels(integer_codec, data, **way)
+            assert np.array_equal(pixels(slow, data, **way), expected)
+
+
+def test_the_controls_of_the_decoder(integer_codec: Codec, small: Image.Image) -> None:
+    """All realism of one step is what the fused network makes; seeds and steps matter."""
+    data = integer_codec.encode(small)
+    belief_only, half, all_of_it = (pixels(integer_codec, data, realism=r) for r in (0, 0.5, 1))
+    symbols = read_symbols(container_from_bytes(data), integer_codec.bundle)[1]
+    assert isinstance(integer_codec.coder, IntegerCoder)
+    belief = Belief(integer_codec.coder.runtime, symbols, 100, 0)
+    y_hat = belief.denoised(1, 0, None)
+    shown = integer_codec.coder.runtime.picture(y_hat, 0.0)[:87, :130]
+    assert np.array_equal(shown, all_of_it)
+    assert not np.array_equal(belief_only, half) and not np.array_equal(half, all_of_it)
+    ways = [{"steps": 2}, {"steps": 3}, {"steps": 3, "seed": 7}, {"steps": 3, "realism": 0.5}]
+    several = [pixels(integer_codec, data, **way) for way in ways]
+    assert len({p.tobytes() for p in [*several, all_of_it]}) == 5
 
 
 CODE = """
 import hashlib, sys, torch, numpy as np
 from PIL import Image
 from bkcodec import Codec
+from bkcodec.inspection import read_symbols
+from bkcodec.models import denoising
+from bkcodec.options import DecodeOptions
 torch.set_num_threads(int(sys.argv[3]))
 codec, photo = Codec(sys.argv[1], "cpu"), Image.open(sys.argv[2]).crop((9, 9, 410, 300))
 data = codec.encode(photo)
-print(hashlib.sha256(data + np.asarray(codec.decode(data)).tobytes()).hexdigest())
+digest = hashlib.sha256(data)
+for steps in (1, 3):
+    digest.update(np.asarray(codec.decode(data, DecodeOptions(steps=steps))).tobytes())
+print(digest.hexdigest())
 """
 
 
@@ -84,26 +116,36 @@ def test_other_processes_agree(integer_codec: Codec, bundle: Path, lake: Image.I
     photo = bundle.with_name("photo.png")
     lake.save(photo)
     data = integer_codec.encode(lake.crop((9, 9, 410, 300)))
-    digest = hashlib.sha256(data + pixels(integer_codec, data).tobytes()).hexdigest()
+    digest = hashlib.sha256(data)
+    for steps in (1, 3):
+        digest.update(pixels(integer_codec, data, steps=steps).tobytes())
     for threads in ("1", "3"):
         command = [sys.executable, "-c", CODE, str(bundle), str(photo), threads]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == digest
+        assert done.stdout.strip() == digest.hexdigest()
+
+
+def whole_noise(shape: tuple[int, ...], seed: int, stream: int, device: object) -> torch.Tensor:
+    """The integers' noise, for the floats."""
+    del stream, device
+    return torch.from_numpy(noise(shape[1:], seed))[None].float()
 
 
 def test_close_to_the_float_networks(
     integer_codec: Codec, lake: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also with the timestep that --effort chooses; several steps are those of the floats."""
+    """Also with the timestep that --effort chooses, in several steps, and at another realism."""
     photo = lake.crop((200, 180, 424, 340))
     data = integer_codec.encode(photo, EncodeOptions(quality=60, effort=1))
-    decoded, several = (pixels(integer_codec, data, steps=n).astype(int) for n in (1, 3))
+    decoded = [pixels(integer_codec, data, **way).astype(int) for way in WAYS]
+    monkeypatch.setattr(denoising, "philox_noise", whole_noise)
     with torch.no_grad():
         monkeypatch.setattr(integer_codec, "coder", integer_codec._floats())
-        assert np.array_equal(pixels(integer_codec, data, steps=3), several)
-        floats = pixels(integer_codec, data).astype(int)
-        assert np.abs(decoded - floats).max() <= 3
+        floats = [pixels(integer_codec, data, **way).astype(int) for way in WAYS]
         other = container_from_bytes(integer_codec.encode(photo, EncodeOptions(quality=60)))
+    for one, another in zip(decoded, floats, strict=True):
+        difference = np.abs(one - another)
+        assert difference.max() <= 3 and difference.mean() < 0.2
     size = len(container_from_bytes(data).z)
     assert abs(len(other.z) - size) < 0.02 * size
 
@@ -150,14 +192,17 @@ def test_no_pytorch_is_needed(bundle: Path, lake: Image.Image, tmp_path: Path) -
     for arguments in (
         ("encode", "photo.png", *model, "--verify"),
         ("decode", "photo.bkc", *model, "-o", "back.png"),
+        ("decode", "photo.bkc", *model, "--steps", "4", "-o", "four.png"),
         ("info", "photo.bkc", *model, "--verify"),
         ("encode", "photo.png", *model, "--target-size", "2k", "-o", "small.bkc", "-j", "2"),
+        ("encode", "photo.png", *model, "--effort", "2", "-o", "searched.bkc"),
     ):
         done = run(*arguments)
         assert done.returncode == 0, done.stderr
     data = (tmp_path / "photo.bkc").read_bytes()
     with Image.open(tmp_path / "back.png") as image:
         assert np.array_equal(np.asarray(image), pixels(Codec(bundle, "cpu"), data))
-    several = run("decode", "photo.bkc", *model, "--steps", "3", "-o", "three.png")
-    assert several.returncode == 5 and "torch" in several.stderr
-    assert len(several.stderr.splitlines()) == 1
+    other = ("--steps", "3", "--scheduler", "euler")
+    refused = run("decode", "photo.bkc", *model, *other, "-o", "three.png")
+    assert refused.returncode == 5 and "torch" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
