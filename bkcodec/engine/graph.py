@@ -1,0 +1,55 @@
+"""ONNX graphs under construction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+
+class Graph:
+    """Nodes and constants, in the order in which they are added; maps are [1, h, w, C]."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Adds one; returns its output."""
+        name = f"v{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
+        return name
+
+    def constant(self, array: NDArray[np.generic] | np.generic) -> str:
+        """Adds one; returns its name."""
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(array), name))
+        return name
+
+    def sides(self, name: str) -> str:
+        """Height and width of a map."""
+        first, end = (self.constant(np.array([n])) for n in (1, 3))
+        return self.node("Slice", self.node("Shape", name), first, end)
+
+    def shuffle(self, x: str, r: int) -> str:
+        """A pixel shuffle of channels that are sorted by their place in a block."""
+        split = self.node("Reshape", x, self.constant(np.array([0, 0, 0, r, -1])))
+        moved = self.node("Transpose", split, perm=[0, 1, 3, 2, 4])
+        sides = self.node("Mul", self.sides(x), self.constant(np.array([r, r])))
+        first, last = (self.constant(np.array([n])) for n in (1, -1))
+        return self.node("Reshape", moved, self.node("Concat", first, sides, last, axis=0))
+
+    def unshuffle(self, x: str, r: int) -> str:
+        """The inverse; its channels are sorted by their place in a block."""
+        sides = self.node("Div", self.sides(x), self.constant(np.array([r, r])))
+        rows, columns = (
+            self.node("Gather", sides, self.constant(np.array([i])), axis=0) for i in (0, 1)
+        )
+        one, side, rest = (self.constant(np.array([n])) for n in (1, r, -1))
+        shape = self.node("Concat", one, rows, side, columns, rest, axis=0)
+        moved = self.node("Transpose", self.node("Reshape", x, shape), perm=[0, 1, 3, 2, 4])
+        target = self.node("Concat", one, sides, rest, axis=0)
+        return self.node("Reshape", moved, target)
