@@ -51,15 +51,91 @@ def synthesise(
     levels: int | np.ndarray,
     size: tuple[int, int],
     timestep: int | None = None,
+    steps: int = 1,
+    realism: float = 1.0,
+    seed: int = 0,
 ) -> np.ndarray:
-    """From symbols to pixels of a picture of that width and height, in one step."""
+    """From symbols to pixels of a picture of that width and height."""
     levels = np.broadcast_to(np.asarray(levels, np.int64), symbols.shape[1:])
-    steps = arrays["dequantise"][levels].transpose(2, 0, 1).astype(np.float64)
-    z_hat = Map(np.clip(symbols * steps, *WIDE), Z_EXPONENT)
+    factors = arrays["dequantise"][levels].transpose(2, 0, 1).astype(np.float64)
+    z_hat = Map(np.clip(symbols * factors, *WIDE), Z_EXPONENT)
     mean, log_scale = predict(arrays, z_hat, embed(arrays, levels))
-    times = arrays["start"][levels] if timestep is None else np.full(levels.shape, timestep)
-    y_hat = denoise(arrays, mean, log_scale, embed(arrays, levels, times))
-    return decode(arrays, y_hat)[: size[1], : size[0]]
+    starts = arrays["start"][levels] if timestep is None else np.full(levels.shape, timestep)
+    if steps == 1:
+        y_hat = denoise(arrays, mean, mean, log_scale, embed(arrays, levels, starts))
+    else:
+        times = chain_times(int(np.rint(starts.mean())), steps)
+        y_hat = sample(arrays, mean, log_scale, levels, times, seed)
+    if (steps, realism) != (1, 1):
+        y_hat = blend(mean, y_hat, realism)
+    texture = realism if steps > 1 else 0.0
+    return decode(arrays, y_hat, texture)[: size[1], : size[0]]
+
+
+# "Realism, and several steps"
+
+
+def blend(mean: Map, y: Map, realism: float) -> Map:
+    """Go from the mean to y as far as the realism says."""
+    m = real(mean)
+    return as_map(m + realism * (real(y) - m))
+
+
+def chain_times(start: int, steps: int) -> list[int]:
+    """The timesteps of the chain, the first one first."""
+    k = min(steps, start + 1)
+    return [int(np.rint((start + 1) * (k - i) / k)) - 1 for i in range(k)]
+
+
+def sample(
+    arrays: Arrays,
+    mean: Map,
+    log_scale: Map,
+    levels: np.ndarray,
+    times: list[int],
+    seed: int,
+) -> Map:
+    """The last prediction of the chain through these timesteps."""
+    alphas = arrays["alphas"]
+    t = times[0]
+    spread = arrays["spreads"][np.rint((real(log_scale) + 6) * 64).astype(np.int64)]
+    v = np.maximum((1 - alphas[t]) - alphas[t] * spread, 0)
+    y = np.sqrt(alphas[t]) * real(mean) + np.sqrt(v) * noise(mean.n.shape, seed)
+    prediction = predict_at(arrays, y, mean, log_scale, levels, t)
+    for u in times[1:]:
+        p = real(prediction)
+        e = (y - np.sqrt(alphas[t]) * p) / np.sqrt(1 - alphas[t])
+        y = np.sqrt(alphas[u]) * p + np.sqrt(1 - alphas[u]) * e
+        prediction = predict_at(arrays, y, mean, log_scale, levels, u)
+        t = u
+    return prediction
+
+
+def predict_at(
+    arrays: Arrays, y: np.ndarray, mean: Map, log_scale: Map, levels: np.ndarray, timestep: int
+) -> Map:
+    """The prediction from real numbers y at a timestep."""
+    condition = embed(arrays, levels, np.full(levels.shape, timestep))
+    return denoise(arrays, as_map(y), mean, log_scale, condition, "unet.texture_")
+
+
+def noise(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Numbers of variance 1, each from twelve of the generator's 16 bits."""
+    count = 12 * int(np.prod(shape))
+    words = np.random.Philox(key=[seed, 0]).random_raw(-(-count // 4))
+    shifts = np.array([0, 16, 32, 48], np.uint64)
+    parts = (words[:, None] >> shifts) & np.uint64(0xFFFF)
+    twelves = parts.reshape(-1, 12).astype(np.int64).sum(axis=1)
+    return ((2 * twelves - 12 * 65535) * 2.0**-17).reshape(shape)
+
+
+def real(x: Map) -> np.ndarray:
+    """The real numbers that a map stands for."""
+    return x.n * np.exp2(-np.asarray(x.exponent, np.float64))
+
+
+def as_map(x: np.ndarray) -> Map:
+    return Map(np.clip(np.rint(x * 2.0**Y_EXPONENT), *WIDE), Y_EXPONENT)
 
 
 # The networks: "From pixels to z" and "From symbols to pixels"
@@ -97,12 +173,19 @@ def predict(arrays: Arrays, z_hat: Map, condition: np.ndarray) -> tuple[Map, Map
     return add(linear, detail), log_scale
 
 
-def denoise(arrays: Arrays, mean: Map, log_scale: Map, condition: np.ndarray) -> Map:
-    """Step 2 of "From symbols to pixels": y_hat."""
+def denoise(
+    arrays: Arrays,
+    y: Map,
+    mean: Map,
+    log_scale: Map,
+    condition: np.ndarray,
+    last: str = "unet.",
+) -> Map:
+    """Step 2 of "From symbols to pixels": y_hat, with y at the entrance and this last part."""
     around = ["unet.before", "unet.after"]
     exponent = stream_exponent(arrays, around, "unet.down", "unet.head")
     deep_exponent = stream_exponent(arrays, ["unet.deep"], "unet.up")
-    entry = Map(np.concatenate([mean.n, mean.n, log_scale.n]), Y_EXPONENT)
+    entry = Map(np.concatenate([y.n, mean.n, log_scale.n]), Y_EXPONENT)
     h = stem(arrays, "unet.stem", entry, exponent)
     h = blocks(arrays, "unet.before", h, condition)
     d = convolve(arrays, "unet.down", Map(pad_even(h.n), h.exponent), stride=2)
@@ -110,12 +193,15 @@ def denoise(arrays: Arrays, mean: Map, log_scale: Map, condition: np.ndarray) ->
     d = scale(convolve(arrays, "unet.up", d), exponent, PART)
     height, width = h.n.shape[1:]
     h = add(h, Map(shuffle(d.n, 2)[:, :height, :width], exponent))
-    h = blocks(arrays, "unet.after", h, condition)
-    return add(mean, scale(convolve(arrays, "unet.head", h), Y_EXPONENT, PART))
+    h = blocks(arrays, f"{last}after", h, condition)
+    return add(mean, scale(convolve(arrays, f"{last}head", h), Y_EXPONENT, PART))
 
 
-def decode(arrays: Arrays, y_hat: Map) -> np.ndarray:
-    """Step 3 of "From symbols to pixels": whole cells of pixels [H, W, 3]."""
+def decode(arrays: Arrays, y_hat: Map, texture: float = 0.0) -> np.ndarray:
+    """Step 3 of "From symbols to pixels": whole cells of pixels [H, W, 3].
+
+    The texture that belongs to several steps is added with that strength.
+    """
     coarse, fine = "vae.decoder.coarse", "vae.decoder.fine"
     exponent = stream_exponent(arrays, [coarse], "vae.decoder.up")
     h = stem(arrays, "vae.decoder.stem", y_hat, exponent, per_channel(arrays["y_std"]))
@@ -124,8 +210,11 @@ def decode(arrays: Arrays, y_hat: Map) -> np.ndarray:
     h = scale(convolve(arrays, "vae.decoder.up", h), exponent, PART)
     h = blocks(arrays, fine, Map(shuffle(h.n, 2), exponent))
     linear = scale(project(arrays, "vae.decoder.linear", y_hat), PICTURE_EXPONENT, WIDE)
-    head = scale(convolve(arrays, "vae.decoder.head", h), PICTURE_EXPONENT, PART, 127.5)
-    picture = Map(shuffle(linear.n, 16) + shuffle(head.n, 8), PICTURE_EXPONENT)
+    residual = scale(convolve(arrays, "vae.decoder.head", h), PICTURE_EXPONENT, PART, 127.5)
+    if texture != 0:
+        g = convolve(arrays, "vae.decoder.texture_head", blocks(arrays, "vae.decoder.texture", h))
+        residual = add(residual, scale(g, PICTURE_EXPONENT, PART, 127.5 * texture))
+    picture = Map(shuffle(linear.n, 16) + shuffle(residual.n, 8), PICTURE_EXPONENT)
     return scale(picture, 0, (0, 255)).n.transpose(1, 2, 0).astype(np.uint8)
 
 

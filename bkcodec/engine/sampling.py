@@ -51,7 +51,7 @@ class Schedule:
 def noise(shape: tuple[int, ...], seed: int) -> Latents:
     """Nearly normal noise of variance 1: the sum of twelve uniform numbers of 16 bits each.
 
-    They come from Philox (Salmon et al. 2011), 64 bits at a time, the lowest 16 first.
+    Three words of Philox (Salmon et al. 2011) make one of them.
 
     Args:
         shape: [C, ...]; a channel after the other is made.
