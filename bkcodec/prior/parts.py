@@ -114,7 +114,11 @@ class PredictedPart(Part):
     ) -> None:
         self.prior, self.planes, self.cells = prior, planes, cells
         self.mean, self.tables = mean, tables
-        self.order = np.argsort(tables, axis=None, kind="stable")  # sorts symbols by table
+        # Where something is coded, and in which order: table after table.
+        coded = np.flatnonzero(prior.is_coded[tables])
+        coded_by = tables.ravel()[coded]
+        self.order = coded[np.argsort(coded_by, kind="stable")]
+        self.counts = np.bincount(coded_by, minlength=len(prior.is_coded))  # of each table
 
     def write(self, encoder: RangeEncoder, symbols: NDArray[Any]) -> None:
         """See ``Part``."""
@@ -129,7 +133,7 @@ class PredictedPart(Part):
     def read(self, decoder: RangeDecoder) -> None:
         """See ``Part``."""
         low, high = self._limits()
-        indices = np.zeros(low.shape, np.int32)  # of symbols that are not coded
+        indices = np.empty(low.shape, np.int32)
         for table, begin, end in self._runs():
             indices[begin:end] = decoder.read(table, end - begin)
         residual = low + indices
@@ -141,7 +145,7 @@ class PredictedPart(Part):
             residual[i] += excess if residual[i] == high[i] else -excess
         self.values = self.mean.copy()
         self.values.ravel()[self.order] += residual
-        if np.abs(self.values).max(initial=0) > SYMBOL_MAX:
+        if np.abs(self.values.ravel()[self.order]).max(initial=0) > SYMBOL_MAX:
             raise FormatError("the z section has a symbol beyond 16 bits")
 
     def weigh(self, symbols: NDArray[Any]) -> NDArray[np.float32]:
@@ -152,9 +156,9 @@ class PredictedPart(Part):
             p[begin:end] = table.probabilities[indices[begin:end]]
         n_bits = np.frexp(beyond + 1.0)[1] - 1
         p[edges] *= self.prior.excess.probabilities[n_bits] * np.exp2(-n_bits)
-        unsorted = np.empty_like(p)
-        unsorted[self.order] = p
-        return unsorted.reshape(self.values.shape)
+        likelihoods = np.ones(self.values.shape, np.float32)
+        likelihoods.ravel()[self.order] = p
+        return likelihoods
 
     def _split(self, symbols: NDArray[Any]) -> tuple[Numbers, Whole, Numbers]:
         """Set ``values``; returns what is coded of them.
@@ -163,9 +167,10 @@ class PredictedPart(Part):
             Their residuals, sorted and limited to the tables, as distances from the lowest; where
             an excess follows; and these excesses.
         """
-        values = self.of(symbols).clip(-SYMBOL_MAX, SYMBOL_MAX).astype(np.int32)
-        self.values = np.where(self.prior.is_coded[self.tables], values, self.mean)
-        residual = (self.values - self.mean).ravel()[self.order]
+        values = self.of(symbols).ravel()[self.order].clip(-SYMBOL_MAX, SYMBOL_MAX)
+        self.values = self.mean.copy()
+        self.values.ravel()[self.order] = values
+        residual = values.astype(np.int32) - self.mean.ravel()[self.order]
         low, high = self._limits()
         clamped = residual.clip(low, high)
         edges = _edges(clamped, low, high)
@@ -175,15 +180,16 @@ class PredictedPart(Part):
 
     def _limits(self) -> tuple[Numbers, Numbers]:
         """Lowest and highest residual of each symbol's table, sorted."""
-        tables = self.tables.ravel()[self.order]
-        return self.prior.low[tables], self.prior.high[tables]
+        low, high = (np.repeat(x, self.counts) for x in (self.prior.low, self.prior.high))
+        return low, high
 
     def _runs(self) -> Iterator[tuple[Table, int, int]]:
         """The tables that code something, and which of the sorted symbols."""
-        counts = np.bincount(self.tables.ravel(), minlength=len(self.prior.is_coded))
-        ends = np.cumsum(counts)
-        for row in np.flatnonzero(self.prior.is_coded & (counts > 0)).tolist():
-            yield self.prior.rows[row], int(ends[row] - counts[row]), int(ends[row])
+        ends = np.cumsum(self.counts)
+        used = np.flatnonzero(self.counts)
+        begins, ends = ends[used] - self.counts[used], ends[used]
+        for row, begin, end in zip(used.tolist(), begins.tolist(), ends.tolist(), strict=True):
+            yield self.prior.rows[row], begin, end
 
 
 def _edges(residual: Numbers, low: Numbers, high: Numbers) -> Whole:
