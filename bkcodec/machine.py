@@ -24,7 +24,7 @@ _NO_MEMORY = re.compile(r"(can't|cannot|failed to|unable to) allocate|ALLOC_FAIL
 _TILE_PIXEL = 110  # a pixel that the networks see at once
 _SYMBOL = 10  # a symbol while it is coded
 _Z = 4  # a symbol before rounding
-_Y_HAT = 36  # a value of y_hat and what a chain of several steps needs beside it
+_Y_HAT = 56  # a value of y_hat and what a chain of several steps needs beside it (floats: 36)
 _PIXEL = 3  # of the input
 _CGROUP = Path("/sys/fs/cgroup")
 _SETTINGS = {"threads": 0}  # for each network of this process; 0 = as the machine has them

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -18,6 +19,10 @@ from bkcodec.options import DecodeOptions, level_to_position
 from bkcodec.prior.levelmap import Levels
 from bkcodec.prior.tables import Symbols
 from bkcodec.tiling import tile_cells
+
+if hasattr(os, "register_at_fork"):
+    # A forked process has none of OpenMP's threads, but would wait for them.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class FloatCoder:

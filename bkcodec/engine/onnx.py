@@ -8,9 +8,11 @@ others the power of two that follows is part of the scales or of the weights.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import onnx
@@ -54,25 +56,45 @@ class OnnxNetwork:
     """
 
     def __init__(self, program: Program, threads: int = 0) -> None:
-        self.program = program
+        self.program, self._threads = program, threads
+        self._session: onnxruntime.InferenceSession | None = self._open()
+        _NETWORKS.add(self)
+
+    def _open(self) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = self._threads
         options.log_severity_level = 3
         options.enable_cpu_mem_arena = False  # it would keep the peak
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        model = GraphBuilder(program).model()
-        self._session = onnxruntime.InferenceSession(
+        model = GraphBuilder(self.program).model()
+        return onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
 
+    def close(self) -> None:
+        """End the session's threads; the next run starts others."""
+        self._session = None
+
     def run(self, maps: Mapping[str, NDArray[np.generic]]) -> list[Map]:
         """Maps [C, h, w] by name -> the outputs."""
+        session = self._session = self._session or self._open()
         feed = {name: maps[name] for name in self.program.inputs}
         for film in self.program.films:
             for name in (f"{film.name}.gain", f"{film.name}.bias"):
                 feed[name] = conditions_at(maps[name], film.finer)
         whole = {k: _channels_last(v)[None] for k, v in feed.items()}
-        return [out[0].transpose(2, 0, 1) for out in self._session.run(None, whole)]
+        return [out[0].transpose(2, 0, 1) for out in session.run(None, whole)]
+
+
+def _close_all() -> None:
+    for network in list(_NETWORKS):
+        network.close()
+
+
+_NETWORKS: WeakSet[OnnxNetwork] = WeakSet()
+if hasattr(os, "register_at_fork"):
+    # A forked process has none of a session's threads, but would wait for them.
+    os.register_at_fork(before=_close_all)
 
 
 class GraphBuilder(Graph):

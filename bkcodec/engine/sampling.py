@@ -96,16 +96,22 @@ def sample(
         steps: so many predictions, but not more than there are timesteps.
         seed: of the noise, below 2^64.
     """
-    (mean, log_scale), alphas, count = known, schedule.alphas, start + 1
+    alphas, count = schedule.alphas, start + 1
     steps = min(steps, count)
     timesteps = [round(count * (steps - i) / steps) - 1 for i in range(steps)]
-    first = alphas[timesteps[0]]
-    index = np.rint((log_scale - LOWEST) * FINENESS).astype(np.int64)
-    fill = np.sqrt(np.maximum((1 - first) - first * schedule.spreads[index], 0))
-    y_t = np.sqrt(first) * mean + fill * noise(mean.shape, seed)
+    y_t = _begin(known, schedule, timesteps[0], seed)
     y_hat = predict(y_t, timesteps[0])
     for t, later in pairwise(timesteps):
         error = (y_t - np.sqrt(alphas[t]) * y_hat) / np.sqrt(1 - alphas[t])
         y_t = np.sqrt(alphas[later]) * y_hat + np.sqrt(1 - alphas[later]) * error
         y_hat = predict(y_t, later)
     return y_hat
+
+
+def _begin(known: tuple[Latents, Latents], schedule: Schedule, t: int, seed: int) -> Latents:
+    """The mean with as much noise as timestep t has."""
+    (mean, log_scale), alpha = known, schedule.alphas[t]
+    index = np.rint((log_scale - LOWEST) * FINENESS).astype(np.int64)
+    fill = np.sqrt(np.maximum((1 - alpha) - alpha * schedule.spreads[index], 0))
+    y_t: Latents = np.sqrt(alpha) * mean + fill * noise(mean.shape, seed)
+    return y_t
