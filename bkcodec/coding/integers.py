@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bkcodec.coding.refine import Way, refine
-from bkcodec.engine.runtime import Runtime
+from bkcodec.engine.runtime import Map, Runtime, as_map, real
 from bkcodec.engine.sampling import Latents, sample
 from bkcodec.options import DecodeOptions
 from bkcodec.prior.levelmap import Levels
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bkcodec.coding.floats import FloatCoder
 
 STRIDE = 16  # pixels along a cell of z
+LATENT_TILES = 2  # so many tiles wide are windows of what works on cells alone
 
 Latent = NDArray[np.float32]
 
@@ -93,23 +94,25 @@ class IntegerCoder:
         """See ``FloatCoder``."""
         if options.steps > 1 and options.scheduler != "ddim":
             return self._floats().bands(symbols, levels, size, options, seed, timestep)
-        runtime, reach = self.runtime, self.runtime.reach
-        side = tile_cells(options.tile, *size, STRIDE)
-        if (options.steps, options.realism) == (1, 1.0):
+        runtime, reach, grid = self.runtime, self.runtime.reach, symbols.shape[1:]
+        side, once = tile_cells(options.tile, *size, STRIDE), options.steps == 1
+        if once and options.realism == 1 and not 0 < side < max(grid):
 
             def make(place: Slices) -> NDArray[np.uint8]:
                 return runtime.synthesise(symbols[(..., *place)], _at(levels, place), timestep)
 
-            return _bands(make, symbols.shape[1:], size, side, reach.synthesis)
-        belief = Belief(runtime, symbols, levels, side)
-        y_hat = belief.mean
-        y_hat = y_hat + options.realism * (belief.denoised(options.steps, seed, timestep) - y_hat)
-        texture = options.realism if options.steps > 1 else 0.0
+            return _bands(make, grid, size, side, reach.synthesis)
+        belief = Belief(runtime, symbols, levels, LATENT_TILES * side)
+        y_hat = belief.denoised(options.steps, seed, timestep)
+        if options.realism < 1:
+            mean = real(belief.mean)
+            y_hat = as_map(mean + options.realism * (real(y_hat) - mean))
+        texture = 0.0 if once else options.realism
 
         def show(place: Slices) -> NDArray[np.uint8]:
             return runtime.picture(y_hat[(..., *place)], texture)
 
-        return _bands(show, symbols.shape[1:], size, side, reach.picture)
+        return _bands(show, grid, size, side, reach.picture)
 
     def hints(
         self,
@@ -126,7 +129,8 @@ class IntegerCoder:
         standardised = y / self.runtime.y_std[:, None, None].astype(np.float64)
 
         def error(way: Way) -> float:
-            difference = belief.denoised(way.steps, way.seed, way.timestep) - standardised
+            y_hat = real(belief.denoised(way.steps, way.seed, way.timestep))
+            difference = y_hat - standardised
             return float(np.square(difference).mean())
 
         start = int(self.runtime.start[level])
@@ -143,12 +147,12 @@ class Belief:
         side: of the windows that the networks see, in cells; 0 = all at once.
 
     Attributes:
-        mean, log_scale: float64 [M, h, w], standardised.
+        mean, log_scale: maps of y [M, h, w].
     """
 
     def __init__(self, runtime: Runtime, symbols: Symbols, levels: int | Levels, side: int) -> None:
         self.runtime, self.levels, self.side = runtime, levels, side
-        self.mean, self.log_scale = np.empty((2, *symbols.shape))
+        self.mean, self.log_scale = np.empty((2, *symbols.shape), np.float32)
         rows, columns = symbols.shape[1:]
         for window in windows(rows, columns, side, runtime.reach.knowledge):
             part = symbols[(..., *window.outer)]
@@ -156,16 +160,20 @@ class Belief:
             for whole, new in zip((self.mean, self.log_scale), known, strict=True):
                 whole[(..., *window.core)] = new[(..., *window.inner)]
 
-    def denoised(self, steps: int, seed: int, timestep: int | None) -> Latents:
-        """The clean y, standardised; see ``DecodeOptions`` and ``sampling.sample``."""
+    def denoised(self, steps: int, seed: int, timestep: int | None) -> Map:
+        """The clean y [M, h, w]; see ``DecodeOptions`` and ``sampling.sample``."""
         if steps == 1:
             return self._predict(self.mean, timestep, is_only=True)
         if timestep is None:
             timestep = round(float(self.runtime.start[self.levels].mean()))
-        known = self.mean, self.log_scale
-        return sample(self._predict, known, self.runtime.schedule, timestep, steps, seed)
 
-    def _predict(self, y_t: Latents, timestep: int | None, is_only: bool = False) -> Latents:
+        def predict(y_t: Latents, t: int) -> Latents:
+            return real(self._predict(as_map(y_t), t, is_only=False))
+
+        known = real(self.mean), real(self.log_scale)
+        return as_map(sample(predict, known, self.runtime.schedule, timestep, steps, seed))
+
+    def _predict(self, y_t: Map, timestep: int | None, is_only: bool) -> Map:
         y_hat, (rows, columns) = np.empty_like(y_t), y_t.shape[1:]
         for window in windows(rows, columns, self.side, self.runtime.reach.prediction):
             part, mean, log_scale = (

@@ -47,6 +47,10 @@ ZERO_POINTS = {UNSIGNED: 0, SIGNED: 128}
 Map = NDArray[np.float32]
 
 
+_RUN = onnxruntime.RunOptions()
+_RUN.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")  # keeps no peak
+
+
 class OnnxNetwork:
     """Runs a program in ONNX Runtime on the CPU.
 
@@ -64,7 +68,6 @@ class OnnxNetwork:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 3
-        options.enable_cpu_mem_arena = False  # it would keep the peak
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         model = GraphBuilder(self.program).model()
         return onnxruntime.InferenceSession(
@@ -83,7 +86,7 @@ class OnnxNetwork:
             for name in (f"{film.name}.gain", f"{film.name}.bias"):
                 feed[name] = conditions_at(maps[name], film.finer)
         whole = {k: _channels_last(v)[None] for k, v in feed.items()}
-        return [out[0].transpose(2, 0, 1) for out in session.run(None, whole)]
+        return [out[0].transpose(2, 0, 1) for out in session.run(None, whole, _RUN)]
 
 
 def _close_all() -> None:

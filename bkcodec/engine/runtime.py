@@ -20,6 +20,7 @@ from bkcodec.engine.networks import (
     MANY_STEPS,
     ONE_STEP,
     PIXEL,
+    STREAM_LIMIT,
     Y_EXPONENT,
     Z_EXPONENT,
     Arrays,
@@ -36,6 +37,11 @@ Map = NDArray[np.floating]  # type: ignore[type-arg]
 CellLevels = int | NDArray[np.uint8]  # of all cells, or of each [h, w]
 
 
+# Of the inputs: a y is a projection and two more parts.
+Y_LIMIT = LATENT_LIMIT + 2 * STREAM_LIMIT
+LARGEST = {"analysis": PIXEL[1], "synthesis": LATENT_LIMIT, "knowledge": LATENT_LIMIT}
+
+
 class Network(Protocol):
     """What every backend offers."""
 
@@ -44,7 +50,7 @@ class Network(Protocol):
 
 
 class Runtime:
-    """The networks of a bundle.
+    """The networks of a bundle; maps of y are whole numbers, see ``real``.
 
     Args:
         arrays: the bundle's ``int.*`` arrays without that prefix.
@@ -72,8 +78,7 @@ class Runtime:
                 "picture": networks.picture(arrays, 1.0),
             }
             for name, program in self._programs.items():
-                largest = PIXEL[1] if name == "analysis" else LATENT_LIMIT
-                check(program, largest, (GAIN_LIMIT, BIAS_LIMIT))
+                check(program, LARGEST.get(name, Y_LIMIT), (GAIN_LIMIT, BIAS_LIMIT))
             self._arrays, self._conditions = arrays, Conditions(arrays)
             self.timesteps, self.start = len(arrays["time"]), arrays["start"]
             self.schedule = Schedule(arrays["alphas"], arrays["spreads"])
@@ -107,37 +112,38 @@ class Runtime:
         maps["z_hat"] = self._z_hat(symbols, levels)
         return _pixels(self._network("synthesis").run(maps))
 
-    def know(self, symbols: NDArray[np.int16], levels: CellLevels) -> tuple[Latents, Latents]:
+    def know(self, symbols: NDArray[np.int16], levels: CellLevels) -> tuple[Map, Map]:
         """Symbols [M, h, w] -> mean and log scale of y, standardised, both [M, h, w]."""
         maps = self._conditions.maps(levels)
         maps["z_hat"] = self._z_hat(symbols, levels)
         mean, log_scale = self._network("knowledge").run(maps)
-        return _real(mean), _real(log_scale)
+        return mean, log_scale
 
     def predict(
         self,
-        y_t: Latents,
-        known: tuple[Latents, Latents],
+        y_t: Map,
+        known: tuple[Map, Map],
         levels: CellLevels,
         timestep: int | None,
         is_only: bool,
-    ) -> Latents:
+    ) -> Map:
         """What the U-Net takes a noisy y for [M, h, w], with ``known`` from ``know``.
 
         ``is_only``: the single step from the mean; else one of several, with the other branch.
         """
-        names = "y_t", "mean", "log_scale"
-        maps = {name: _whole(x) for name, x in zip(names, (y_t, *known), strict=True)}
+        maps = self._conditions.maps(levels, timestep)
         name = "one step" if is_only else "many steps"
-        (y_hat,) = self._network(name).run(maps | self._conditions.maps(levels, timestep))
-        return _real(y_hat)
+        names = "y_t", "mean", "log_scale"
+        given = dict(zip(names, (y_t, *known), strict=True))
+        (y_hat,) = self._network(name).run(maps | given)
+        return y_hat
 
-    def picture(self, y_hat: Latents, texture: float) -> NDArray[np.uint8]:
+    def picture(self, y_hat: Map, texture: float) -> NDArray[np.uint8]:
         """Standardised y_hat [M, h, w] -> pixels [16 h, 16 w, 3].
 
         ``texture``: 0..1, weight of what the VAE decoder adds after several steps.
         """
-        return _pixels(self._network("picture", texture).run({"y_hat": _whole(y_hat)}))
+        return _pixels(self._network("picture", texture).run({"y_hat": y_hat}))
 
     def _z_hat(self, symbols: NDArray[np.int16], levels: CellLevels) -> NDArray[np.float32]:
         scale = self._dequantise[levels]
@@ -145,13 +151,15 @@ class Runtime:
         return (symbols * scale).clip(-LATENT_LIMIT, LATENT_LIMIT).astype(np.float32)
 
 
-def _real(whole: Map) -> Latents:
-    real: Latents = whole.astype(np.float64) * 2.0**-Y_EXPONENT
-    return real
+def real(latents: Map) -> Latents:
+    """What a map of y stands for."""
+    numbers: Latents = latents.astype(np.float64) * 2.0**-Y_EXPONENT
+    return numbers
 
 
-def _whole(real: Latents) -> NDArray[np.float32]:
-    whole = np.rint(real * 2.0**Y_EXPONENT).clip(-LATENT_LIMIT, LATENT_LIMIT)
+def as_map(numbers: Latents) -> Map:
+    """The nearest map of y."""
+    whole = np.rint(numbers * 2.0**Y_EXPONENT).clip(-LATENT_LIMIT, LATENT_LIMIT)
     return np.asarray(whole, np.float32)
 
 
