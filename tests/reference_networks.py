@@ -35,7 +35,7 @@ class Map(NamedTuple):
 
 def analyse(arrays: Arrays, rgb: np.ndarray) -> np.ndarray:
     """From pixels to z, in units of 2^-12."""
-    pixels = 2 * pad_to_cells(rgb).transpose(2, 0, 1).astype(np.float64) - 255
+    pixels = pad_to_cells(rgb).transpose(2, 0, 1).astype(np.float64)
     y = encode(arrays, pixels)
     h = stem(arrays, "h_a.stem", y, stream_exponent(arrays, ["h_a.blocks"], "h_a.head"))
     h = blocks(arrays, "h_a.blocks", h)
@@ -148,7 +148,7 @@ def pad_to_cells(rgb: np.ndarray) -> np.ndarray:
 
 
 def encode(arrays: Arrays, pixels: np.ndarray) -> Map:
-    """Steps 1 and 2 of "From pixels to z": y of the numbers 2 x - 255."""
+    """Steps 1 and 2 of "From pixels to z": y of pixels 0..255."""
     fine, coarse = "vae.encoder.fine", "vae.encoder.coarse"
     h = sums(arrays, "vae.encoder.stem", unshuffle(pixels, 8))
     h = scale(h, stream_exponent(arrays, [fine], "vae.encoder.down"), PART)
@@ -289,7 +289,8 @@ def per_channel(values: np.ndarray) -> np.ndarray:
 def scale(x: Map, exponent: int, limits: Range, factor: np.ndarray | float = 1.0) -> Map:
     """Bring a map to another exponent, times a factor."""
     shift = np.exp2(exponent - np.asarray(x.exponent, np.float64))
-    return Map(np.clip(np.rint(x.n * (factor * shift)), *limits), exponent)
+    product = x.n.astype(np.float32) * np.asarray(factor * shift, np.float32)
+    return Map(np.clip(np.rint(product), *limits).astype(np.float64), exponent)
 
 
 def add(a: Map, b: Map) -> Map:
@@ -320,7 +321,7 @@ def sums(arrays: Arrays, name: str, n: np.ndarray, stride: int = 1) -> Map:
 def project(arrays: Arrays, name: str, x: Map) -> Map:
     weight = arrays[f"{name}.weight"].astype(np.float64)
     total = np.tensordot(weight, x.n, axes=1) + per_channel(arrays[f"{name}.bias"])
-    return Map(total, x.exponent + exponent_of(arrays, name))
+    return Map(total.astype(np.float32).astype(np.float64), x.exponent + exponent_of(arrays, name))
 
 
 def shuffle(n: np.ndarray, r: int) -> np.ndarray:

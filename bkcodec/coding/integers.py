@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bkcodec.coding.refine import Way, refine
-from bkcodec.engine.runtime import Map, Runtime, as_map, real
+from bkcodec.engine.runtime import Map, Runtime, as_map, empty_map, real
 from bkcodec.engine.sampling import Latents, sample
+from bkcodec.machine import n_threads
 from bkcodec.options import DecodeOptions
 from bkcodec.prior.levelmap import Levels
 from bkcodec.prior.parts import SYMBOL_MAX
 from bkcodec.prior.tables import Symbols
-from bkcodec.tiling import Slices, scaled, tile_cells, windows
+from bkcodec.tiling import Slices, Window, scaled, tile_cells, windows
 
 if TYPE_CHECKING:
     from bkcodec.coding.floats import FloatCoder
 
 STRIDE = 16  # pixels along a cell of z
+WORKERS = 2  # so many tiles are worked on at the same time, where there are threads for it
 LATENT_TILES = 2  # so many tiles wide are windows of what works on cells alone
 
 Latent = NDArray[np.float32]
+T = TypeVar("T")
 
 
 class IntegerEncoder:
@@ -45,12 +50,15 @@ class IntegerEncoder:
         n_channels = self.runtime.steps.shape[1]
         z = np.empty((n_channels, rows, columns), np.float32)
         y = np.empty_like(z) if keep_y else None
-        for window in windows(
-            rows, columns, tile_cells(tile, width, height, STRIDE), self.runtime.reach.analysis
-        ):
-            pixels = rgb[scaled(window.outer, STRIDE)]
+
+        def analyse(runtime: Runtime, place: Slices) -> tuple[Latent, Latent]:
+            pixels = rgb[scaled(place, STRIDE)]
             edges = [(0, -n % STRIDE) for n in pixels.shape[:2]]
-            part_y, part = self.runtime.analyse(np.pad(pixels, (*edges, (0, 0)), mode="edge"))
+            return runtime.analyse(np.pad(pixels, (*edges, (0, 0)), mode="edge"))
+
+        side = tile_cells(tile, width, height, STRIDE)
+        tiles = list(windows(rows, columns, side, self.runtime.reach.analysis))
+        for window, (part_y, part) in _each(analyse, self.runtime, tiles):
             z[(..., *window.core)] = part[(..., *window.inner)]
             if y is not None:
                 y[(..., *window.core)] = part_y[(..., *window.inner)]
@@ -98,10 +106,10 @@ class IntegerCoder:
         side, once = tile_cells(options.tile, *size, STRIDE), options.steps == 1
         if once and options.realism == 1 and not 0 < side < max(grid):
 
-            def make(place: Slices) -> NDArray[np.uint8]:
+            def make(runtime: Runtime, place: Slices) -> NDArray[np.uint8]:
                 return runtime.synthesise(symbols[(..., *place)], _at(levels, place), timestep)
 
-            return _bands(make, grid, size, side, reach.synthesis)
+            return _bands(make, runtime, grid, size, side, reach.synthesis)
         belief = Belief(runtime, symbols, levels, LATENT_TILES * side)
         y_hat = belief.denoised(options.steps, seed, timestep)
         if options.realism < 1:
@@ -109,10 +117,10 @@ class IntegerCoder:
             y_hat = as_map(mean + options.realism * (real(y_hat) - mean))
         texture = 0.0 if once else options.realism
 
-        def show(place: Slices) -> NDArray[np.uint8]:
+        def show(runtime: Runtime, place: Slices) -> NDArray[np.uint8]:
             return runtime.picture(y_hat[(..., *place)], texture)
 
-        return _bands(show, grid, size, side, reach.picture)
+        return _bands(show, runtime, grid, size, side, reach.picture)
 
     def hints(
         self,
@@ -152,11 +160,14 @@ class Belief:
 
     def __init__(self, runtime: Runtime, symbols: Symbols, levels: int | Levels, side: int) -> None:
         self.runtime, self.levels, self.side = runtime, levels, side
-        self.mean, self.log_scale = np.empty((2, *symbols.shape), np.float32)
+        self.mean, self.log_scale = empty_map(symbols.shape), empty_map(symbols.shape)
         rows, columns = symbols.shape[1:]
-        for window in windows(rows, columns, side, runtime.reach.knowledge):
-            part = symbols[(..., *window.outer)]
-            known = runtime.know(part, _at(levels, window.outer))
+
+        def know(runtime: Runtime, place: Slices) -> tuple[Map, Map]:
+            return runtime.know(symbols[(..., *place)], _at(levels, place))
+
+        tiles = list(windows(rows, columns, side, runtime.reach.knowledge))
+        for window, known in _each(know, runtime, tiles):
             for whole, new in zip((self.mean, self.log_scale), known, strict=True):
                 whole[(..., *window.core)] = new[(..., *window.inner)]
 
@@ -174,13 +185,15 @@ class Belief:
         return as_map(sample(predict, known, self.runtime.schedule, timestep, steps, seed))
 
     def _predict(self, y_t: Map, timestep: int | None, is_only: bool) -> Map:
-        y_hat, (rows, columns) = np.empty_like(y_t), y_t.shape[1:]
-        for window in windows(rows, columns, self.side, self.runtime.reach.prediction):
-            part, mean, log_scale = (
-                x[(..., *window.outer)] for x in (y_t, self.mean, self.log_scale)
-            )
-            levels = _at(self.levels, window.outer)
-            new = self.runtime.predict(part, (mean, log_scale), levels, timestep, is_only)
+        y_hat, (rows, columns) = empty_map(y_t.shape), y_t.shape[1:]
+
+        def predict(runtime: Runtime, place: Slices) -> Map:
+            part, mean, log_scale = (x[(..., *place)] for x in (y_t, self.mean, self.log_scale))
+            levels = _at(self.levels, place)
+            return runtime.predict(part, (mean, log_scale), levels, timestep, is_only)
+
+        tiles = list(windows(rows, columns, self.side, self.runtime.reach.prediction))
+        for window, new in _each(predict, self.runtime, tiles):
             y_hat[(..., *window.core)] = new[(..., *window.inner)]
         return y_hat
 
@@ -190,7 +203,8 @@ def _at(levels: int | Levels, place: Slices) -> int | Levels:
 
 
 def _bands(
-    make: Callable[[Slices], NDArray[np.uint8]],
+    make: Callable[[Runtime, Slices], NDArray[np.uint8]],
+    runtime: Runtime,
     grid: tuple[int, ...],
     size: tuple[int, int],
     side: int,
@@ -199,15 +213,17 @@ def _bands(
     """The picture in bands uint8 [n, W, 3], from top to bottom.
 
     Args:
-        make: cells -> their pixels.
+        make: cells -> their pixels, with these networks.
+        runtime: the networks.
         grid: rows and columns of cells.
         size: width and height of the picture in pixels.
         side: of a tile in cells.
         reach: so many cells around matter for the pixels of a cell.
     """
     (width, height), (rows, columns) = size, grid
-    for window in windows(rows, columns, side, reach):
-        part = make(window.outer)[scaled(window.inner, STRIDE)]
+    tiles = list(windows(rows, columns, side, reach))
+    for window, pixels in _each(make, runtime, tiles):
+        part = pixels[scaled(window.inner, STRIDE)]
         core_rows, core_columns = scaled(window.core, STRIDE)
         if not core_columns.start:
             band = np.empty((min(core_rows.stop, height) - core_rows.start, width, 3), np.uint8)
@@ -215,3 +231,23 @@ def _bands(
         place[:] = part[: place.shape[0], : place.shape[1]]
         if core_columns.stop >= width:
             yield band
+
+
+def _each(
+    work: Callable[[Runtime, Slices], T], runtime: Runtime, tiles: list[Window]
+) -> Iterator[tuple[Window, T]]:
+    """What work makes of each tile, in order; some of them at the same time."""
+    if len(tiles) == 1:
+        yield tiles[0], work(runtime, tiles[0].outer)
+        return
+    workers = min(WORKERS, n_threads())
+    shared = runtime.among(workers)
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[tuple[Window, Future[T]]] = deque()
+        for tile in tiles:
+            waiting.append((tile, pool.submit(work, shared, tile.outer)))
+            if len(waiting) == workers:
+                done, result = waiting.popleft()
+                yield done, result.result()
+        for done, result in waiting:
+            yield done, result.result()

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from bkcodec.engine.networks import Arrays
 
-PIXEL_STEM = "vae.encoder.stem"  # its inputs are pixels, in units of 1/255
+PIXEL_STEM = "vae.encoder.stem"  # in PyTorch it is given 2 x / 255 - 1 for pixels x
 
 
 def float_state(arrays: Arrays) -> dict[str, NDArray[np.float32]]:
@@ -18,9 +18,12 @@ def float_state(arrays: Arrays) -> dict[str, NDArray[np.float32]]:
     state: dict[str, NDArray[np.float32]] = {}
     for name in (k.removesuffix(".shift") for k in arrays if k.endswith(".shift")):
         exponent, shift = (arrays[f"{name}.{k}"].astype(np.float64) for k in ("exponent", "shift"))
-        unit = np.exp2(exponent - shift) * (255 if name == PIXEL_STEM else 1)
-        weight = arrays[f"{name}.weight"] * unit[:, None, None, None]
-        state[f"{name}.weight"] = weight.astype(np.float32)
-        state[f"{name}.bias"] = (arrays[f"{name}.bias"] * np.exp2(-shift)).astype(np.float32)
+        weight, bias = (arrays[f"{name}.{k}"].astype(np.float64) for k in ("weight", "bias"))
+        if name == PIXEL_STEM:
+            bias += 127.5 * weight.sum(axis=(1, 2, 3))
+            weight *= 127.5
+        unit = np.exp2(exponent - shift)[:, None, None, None]
+        state[f"{name}.weight"] = (weight * unit).astype(np.float32)
+        state[f"{name}.bias"] = (bias * np.exp2(-shift)).astype(np.float32)
         state[f"{name}.input_exponent"] = exponent.astype(np.float32)
     return state

@@ -1,6 +1,6 @@
 """The networks of our own latent space as programs, from the integers of a bundle.
 
-Every value has an exponent e: the integer n stands for n * 2^-e (pixels: for n / 255 * 2^-e).
+Every value has an exponent e: the integer n stands for n * 2^-e.
 Streams of residual blocks lie on one grid each, finer than what any convolution takes of them;
 each convolution rounds its input to its own 8 bits (11 where y and z enter).
 """
@@ -33,7 +33,6 @@ from bkcodec.engine.program import (
 
 Arrays = dict[str, NDArray[Any]]
 
-PIXEL = (-255, 255)  # 2 x - 255 for a pixel x of 0..255
 STEM = (-1024, 1023)  # where y and z enter
 STREAM_LIMIT = 2**20  # of what is added to a stream: sixteen of them stay below 2^24
 FINER = 6  # bits by which a stream is finer than the finest input of its convolutions
@@ -73,7 +72,7 @@ class Builder:
         self, x: Value, exponent: float, limits: tuple[int, int], factor: Reals | float = 1.0
     ) -> Value:
         """x * factor on another grid, rounded and clipped."""
-        factors = np.atleast_1d(np.exp2(exponent - x.exponent) * factor)
+        factors = np.atleast_1d(np.exp2(exponent - x.exponent) * factor).astype(np.float32)
         index = self.program.add(Scale(factors, *limits), x.index)
         return Value(index, np.array([float(exponent)]))
 
@@ -141,16 +140,14 @@ class Builder:
 
 
 def analysis(arrays: Arrays) -> Program:
-    """Pixels 2 x - 255 [3, H, W], whole cells of z -> z and y, both [M, h, w].
-
-    The first projection has exponents of pixels in its weights, which are divided by 255.
-    """
+    """Pixels 0..255 [3, H, W], whole cells of z -> z and y, both [M, h, w]."""
     b = Builder("analysis", ("pixels",), arrays)
+    b.program.byte_inputs = ("pixels",)
     x = b.input(0, 0)
     encoder = "vae.encoder"
     fine, coarse = f"{encoder}.fine", f"{encoder}.coarse"
     grid = b.grid_of(*b.reads(fine), f"{encoder}.down")
-    h = b.stream(b.sums(b.unshuffle(x, 8), f"{encoder}.stem", PIXEL), grid)
+    h = b.stream(b.sums(b.unshuffle(x, 8), f"{encoder}.stem", UNSIGNED), grid)
     h = b.stack(h, fine)
     grid = b.grid_of(*b.reads(coarse), f"{encoder}.head")
     h = b.stack(b.stream(b.conv(h, f"{encoder}.down", SIGNED, 2), grid), coarse)

@@ -28,7 +28,9 @@ from bkcodec.engine.program import (
     Concat,
     Conv,
     CropLike,
+    Factors,
     Film,
+    Integers,
     PadEven,
     Program,
     Project,
@@ -42,13 +44,13 @@ from bkcodec.engine.reference import conditions_at
 
 OPSET, IR_VERSION = 17, 8  # of ONNX Runtime 1.15 and later
 EXTENSIONS = "com.microsoft"  # ONNX Runtime's own operators
+BASE, MAX_DIGITS = 128, 3  # of weights of projections; more digits take longer than float64
 ZERO_POINTS = {UNSIGNED: 0, SIGNED: 128}
 
 Map = NDArray[np.float32]
 
 
-_RUN = onnxruntime.RunOptions()
-_RUN.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")  # keeps no peak
+_GIVE_BACK = ("memory.enable_memory_arena_shrinkage", "cpu:0")
 
 
 class OnnxNetwork:
@@ -57,10 +59,14 @@ class OnnxNetwork:
     Args:
         program: the network.
         threads: that it may use; 0 = one for each core.
+        keeps: whether it keeps the memory of a run for the next one.
     """
 
-    def __init__(self, program: Program, threads: int = 0) -> None:
+    def __init__(self, program: Program, threads: int = 0, keeps: bool = False) -> None:
         self.program, self._threads = program, threads
+        self._options = onnxruntime.RunOptions()
+        if not keeps:
+            self._options.add_run_config_entry(*_GIVE_BACK)
         self._session: onnxruntime.InferenceSession | None = self._open()
         _NETWORKS.add(self)
 
@@ -75,7 +81,7 @@ class OnnxNetwork:
         )
 
     def close(self) -> None:
-        """End the session's threads; the next run starts others."""
+        """Give back memory and threads; the next run gets others."""
         self._session = None
 
     def run(self, maps: Mapping[str, NDArray[np.generic]]) -> list[Map]:
@@ -85,8 +91,12 @@ class OnnxNetwork:
         for film in self.program.films:
             for name in (f"{film.name}.gain", f"{film.name}.bias"):
                 feed[name] = conditions_at(maps[name], film.finer)
-        whole = {k: _channels_last(v)[None] for k, v in feed.items()}
-        return [out[0].transpose(2, 0, 1) for out in session.run(None, whole, _RUN)]
+        kinds = dict.fromkeys(self.program.byte_inputs, np.uint8)
+        whole = {
+            k: np.ascontiguousarray(v.transpose(1, 2, 0), kinds.get(k, np.float32))[None]
+            for k, v in feed.items()
+        }
+        return [out[0].transpose(2, 0, 1) for out in session.run(None, whole, self._options)]
 
 
 def _close_all() -> None:
@@ -106,8 +116,12 @@ class GraphBuilder(Graph):
     def __init__(self, program: Program) -> None:
         super().__init__()
         self.program = program
-        self.names = {i: name for i, name in enumerate(program.inputs)}  # of float32 values
-        self.small: dict[int, tuple[str, int]] = {}  # of uint8 values, with their zero point
+        self.names = {  # of float32 values
+            i: name for i, name in enumerate(program.inputs) if name not in program.byte_inputs
+        }
+        self.small: dict[int, tuple[str, int]] = {  # of uint8 values, with their zero point
+            i: (name, 0) for i, name in enumerate(program.inputs) if name in program.byte_inputs
+        }
         self.blocks: dict[int, int] = {}  # side of those by whose places channels are sorted
         self.users: dict[int, list[Step]] = {}
         for step in program.steps:
@@ -121,13 +135,21 @@ class GraphBuilder(Graph):
             if step.output not in self.fused:
                 self._translate(step)
         films = [f"{film.name}.{kind}" for film in self.program.films for kind in ("gain", "bias")]
-        inputs = [_info(name) for name in (*self.program.inputs, *films)]
-        outputs = [_info(self._whole(value)) for value in self.program.outputs]
+        inputs = [_info(name) for name in films]
+        for name in self.program.inputs:
+            is_byte = name in self.program.byte_inputs
+            inputs.append(_info(name, TensorProto.UINT8 if is_byte else TensorProto.FLOAT))
+        outputs = [self._output(value) for value in self.program.outputs]
         graph = helper.make_graph(
             self.nodes, self.program.name, inputs, outputs, initializer=self.constants
         )
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(EXTENSIONS, 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+
+    def _output(self, value: int) -> onnx.ValueInfoProto:
+        """Bytes where they are enough."""
+        name, zero = self.small.get(value, ("", None))
+        return _info(name, TensorProto.UINT8) if zero == 0 else _info(self._whole(value))
 
     def _translate(self, step: Step) -> None:
         x, out = step.inputs, step.output
@@ -147,8 +169,12 @@ class GraphBuilder(Graph):
                 assert self.blocks[x[0]] == r
                 self.names[out] = self.shuffle(self._whole(x[0]), r)
             case Unshuffle(r):
-                self.names[out] = self.unshuffle(self._whole(x[0]), r)
                 self.blocks[out] = r
+                if x[0] in self.small:
+                    name, zero = self.small[x[0]]
+                    self.small[out] = (self.unshuffle(name, r), zero)
+                else:
+                    self.names[out] = self.unshuffle(self._whole(x[0]), r)
             case PadEven():
                 odd = self.node(
                     "Mod", self.sides(self._whole(x[0])), self.constant(np.array([2, 2]))
@@ -180,7 +206,7 @@ class GraphBuilder(Graph):
         if isinstance(op, Conv):
             self._conv(replace(op, weight=weight, bias=bias), scale, x, after.output)
         else:
-            self._project(weight * factor[:, None], bias * factor, scale, x, after.output)
+            self._project(weight, bias, scale, x, after.output)
 
     def _conv(self, op: Conv, scale: Scale, x: int, out: int) -> None:
         is_small = x in self.small
@@ -195,7 +221,7 @@ class GraphBuilder(Graph):
             sums = self._float_conv(op, folded, x)
         largest = np.abs(op.weight.astype(np.float64)).sum(axis=(1, 2, 3)) * max(op.high, -op.low)
         reach = ((largest + np.abs(op.bias)) * np.abs(scale.factor)).max()
-        rest = replace(scale, factor=np.ones(1)) if is_exact else scale
+        rest = replace(scale, factor=np.ones(1, np.float32)) if is_exact else scale
         self._finish(sums, rest, out, float(reach))
 
     def _small_conv(self, op: Conv, scale: Scale, x: int) -> str:
@@ -211,7 +237,7 @@ class GraphBuilder(Graph):
             domain=EXTENSIONS, channels_last=1, **_geometry(op),
         )  # fmt: skip
 
-    def _matrix(self, op: Conv, factor: Reals, x: int) -> str:
+    def _matrix(self, op: Conv, factor: Factors, x: int) -> str:
         """A convolution of 8 bits on single places, or on blocks of them: exact sums in float32."""
         name, zero = self.small[x]
         if op.stride > 1:
@@ -224,7 +250,7 @@ class GraphBuilder(Graph):
             self.constant((op.bias * factor).astype(np.float32)), domain=EXTENSIONS,
         )  # fmt: skip
 
-    def _float_conv(self, op: Conv, factor: Reals, x: int) -> str:
+    def _float_conv(self, op: Conv, factor: Factors, x: int) -> str:
         weight = (op.weight * factor[:, None, None, None]).astype(np.float32)
         source, bias = self._whole(x), self.constant((op.bias * factor).astype(np.float32))
         if weight.shape[2:] == (1, 1):
@@ -236,17 +262,37 @@ class GraphBuilder(Graph):
         return self.node("Transpose", sums, perm=[0, 2, 3, 1])
 
     def _project(self, weight: Reals, bias: Reals, scale: Scale, x: int, out: int) -> None:
-        """A projection in float64; its scale is part of the weights."""
-        wide = self.node("Cast", self._whole(x), to=TensorProto.DOUBLE)
-        product = self.node("MatMul", wide, self.constant(np.ascontiguousarray(weight.T)))
-        rounded = self.node("Round", self.node("Add", product, self.constant(bias)))
-        low, high = (self.constant(np.float64(v)) for v in (scale.low, scale.high))
-        clipped = self.node("Clip", rounded, low, high)
-        self.names[out] = self.node("Cast", clipped, to=TensorProto.FLOAT)
+        """A projection: in float64, or digit by digit where that is possible."""
+        is_exact = _is_power_of_two(scale.factor)
+        folded = scale.factor.astype(np.float64) if is_exact else np.ones(len(bias))
+        digits = _digits(weight)
+        if x in self.small and len(digits) <= MAX_DIGITS:
+            product = self._by_digits(digits, folded, x)
+        else:
+            matrix = np.ascontiguousarray((weight * folded[:, None]).T)
+            wide = self.node("Cast", self._whole(x), to=TensorProto.DOUBLE)
+            product = self.node("MatMul", wide, self.constant(matrix))
+        total = self.node("Add", product, self.constant(bias * folded))
+        narrow = self.node("Cast", total, to=TensorProto.FLOAT)
+        rest = replace(scale, factor=np.ones(1, np.float32)) if is_exact else scale
+        self._finish(narrow, rest, out, float("inf"))
+
+    def _by_digits(self, digits: list[Integers], factor: Reals, x: int) -> str:
+        """Products of bytes with each digit of the weights, added up in float64."""
+        name, zero = self.small[x]
+        total = ""
+        for place, digit in enumerate(digits):
+            sums = self.node(
+                "MatMulInteger", name, self.constant(digit.T), self.constant(np.uint8(zero))
+            )
+            wide = self.node("Cast", sums, to=TensorProto.DOUBLE)
+            part = self.node("Mul", wide, self.constant(factor * float(BASE**place)))
+            total = self.node("Add", total, part) if total else part
+        return total
 
     def _scale(self, op: Scale, x: int, out: int) -> None:
         limits = (op.low, op.high)
-        if limits in ZERO_POINTS and len(op.factor) == 1:
+        if limits in ZERO_POINTS and len(op.factor) == 1 and _is_power_of_two(op.factor):
             zero = ZERO_POINTS[limits]
             unit = self.constant(np.float32(1 / op.factor[0]))
             small = self.node("QuantizeLinear", self._whole(x), unit, self.constant(np.uint8(zero)))
@@ -256,19 +302,12 @@ class GraphBuilder(Graph):
 
     def _finish(self, name: str, op: Scale, out: int, reach: float) -> None:
         """Multiply, round and clip, as far as that changes anything."""
-        is_wide = not _is_power_of_two(op.factor)
-        kind = np.float64 if is_wide else np.float32
-        if is_wide:  # a product that is not exact is rounded as in float64
-            name = self.node("Cast", name, to=TensorProto.DOUBLE)
         if (op.factor != 1).any():
-            factor = self.constant(op.factor.astype(kind))
-            name = self.node("Mul", name, factor)
+            name = self.node("Mul", name, self.constant(op.factor))
         name = self.node("Round", name)
         if reach > min(op.high, -op.low):
-            low, high = (self.constant(kind(v)) for v in (op.low, op.high))
+            low, high = (self.constant(np.float32(v)) for v in (op.low, op.high))
             name = self.node("Clip", name, low, high)
-        if is_wide:
-            name = self.node("Cast", name, to=TensorProto.FLOAT)
         self.names[out] = name
 
     def _whole(self, value: int) -> str:
@@ -282,12 +321,8 @@ class GraphBuilder(Graph):
         return self.names[value]
 
 
-def _info(name: str) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, None, None, None])
-
-
-def _channels_last(x: NDArray[np.generic]) -> Map:
-    return np.ascontiguousarray(x.transpose(1, 2, 0), np.float32)
+def _info(name: str, kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, [1, None, None, None])
 
 
 def _geometry(op: Conv) -> dict[str, list[int]]:
@@ -296,8 +331,19 @@ def _geometry(op: Conv) -> dict[str, list[int]]:
     return {"kernel_shape": [side] * 2, "strides": [op.stride] * 2, "pads": [pad] * 4}
 
 
-def _is_power_of_two(factor: Reals) -> bool:
+def _is_power_of_two(factor: Factors) -> bool:
     return bool((np.frexp(factor)[0] == 0.5).all())
+
+
+def _digits(weight: Reals) -> list[Integers]:
+    """Whole numbers -> their digits to the base BASE, -64..63, the lowest first."""
+    digits: list[Integers] = []
+    rest = weight.astype(np.int64)
+    while rest.any() or not digits:
+        digit = (rest + BASE // 2) % BASE - BASE // 2
+        digits.append(digit.astype(np.int8))
+        rest = (rest - digit) // BASE
+    return digits
 
 
 def _by_places(channels: int, r: int) -> NDArray[np.int64]:

@@ -3,7 +3,8 @@
 A map is [1, C, h, w] of integers. What a backend uses to hold them is its own affair: every step
 says how large its numbers can get, and stays where the type it needs is exact. Sums of a
 convolution are below 2^24, which float32 holds; those of a projection below 2^53, which float64
-holds. So the order of a sum does not matter, and all backends give the same integers.
+holds until they are rounded to float32. So the order of a sum does not matter, and all backends
+give the same integers.
 
 formats/networks-1.md says what each step computes.
 """
@@ -21,6 +22,7 @@ UNSIGNED, SIGNED = (0, 255), (-128, 127)
 
 Integers = NDArray[np.integer[Any]]
 Reals = NDArray[np.float64]
+Factors = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +45,7 @@ class Conv:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Project:
-    """Sums of a 1x1 convolution with weights of many bits, in float64.
+    """Sums of a 1x1 convolution with weights of many bits, in float64, then rounded to float32.
 
     Attributes:
         weight: whole float64 [outputs, inputs].
@@ -56,14 +58,14 @@ class Project:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scale:
-    """clip(round(x * factor), low, high); halves go to the even neighbour.
+    """clip(round(x * factor), low, high), with a product of float32; halves go to the even one.
 
     Attributes:
-        factor: float64 [C] or [1]. Where all are powers of two the product is exact.
+        factor: [C] or [1]. Where all are powers of two the product is exact.
         low, high: range of the result.
     """
 
-    factor: Reals
+    factor: Factors
     low: int
     high: int
 
@@ -136,6 +138,7 @@ class Program:
         name: for messages.
         inputs: names of the maps that a run is given, but for those of ``Film``; value i is
             input i.
+        byte_inputs: those of them that are bytes.
         steps: in order.
         outputs: values that a run returns.
         n_values: so many values there are.
@@ -143,6 +146,7 @@ class Program:
 
     name: str
     inputs: tuple[str, ...]
+    byte_inputs: tuple[str, ...] = ()
     steps: list[Step] = field(default_factory=list)
     outputs: tuple[int, ...] = ()
     n_values: int = 0

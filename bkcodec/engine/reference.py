@@ -18,7 +18,6 @@ from bkcodec.engine.program import (
     PadEven,
     Program,
     Project,
-    Reals,
     Scale,
     Shuffle,
     Unshuffle,
@@ -59,10 +58,10 @@ def apply(op: Op, x: list[Map], maps: Mapping[str, NDArray[np.generic]]) -> Map:
             return _convolve(op, x[0])
         case Project():
             flat = op.weight @ x[0].reshape(len(x[0]), -1) + op.bias[:, None]
-            return np.asarray(flat.reshape(-1, *x[0].shape[1:]))
+            return np.asarray(flat.reshape(-1, *x[0].shape[1:]).astype(np.float32), np.float64)
         case Scale():
-            product: Reals = x[0] * op.factor[:, None, None]
-            return np.rint(product).clip(op.low, op.high)
+            product = x[0].astype(np.float32) * op.factor[:, None, None]
+            return np.rint(product).clip(op.low, op.high).astype(np.float64)
         case Film():
             gain, bias = (conditions_at(maps[f"{op.name}.{k}"], op.finer) for k in _FILM)
             return x[0] * gain + bias

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import threading
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -19,13 +20,12 @@ from bkcodec.engine.networks import (
     LATENT_LIMIT,
     MANY_STEPS,
     ONE_STEP,
-    PIXEL,
     STREAM_LIMIT,
     Y_EXPONENT,
     Z_EXPONENT,
     Arrays,
 )
-from bkcodec.engine.program import Program
+from bkcodec.engine.program import UNSIGNED, Program
 from bkcodec.engine.reference import ReferenceNetwork
 from bkcodec.engine.sampling import Latents, Schedule
 from bkcodec.errors import UnsupportedError
@@ -39,7 +39,7 @@ CellLevels = int | NDArray[np.uint8]  # of all cells, or of each [h, w]
 
 # Of the inputs: a y is a projection and two more parts.
 Y_LIMIT = LATENT_LIMIT + 2 * STREAM_LIMIT
-LARGEST = {"analysis": PIXEL[1], "synthesis": LATENT_LIMIT, "knowledge": LATENT_LIMIT}
+LARGEST = {"analysis": UNSIGNED[1], "synthesis": LATENT_LIMIT, "knowledge": LATENT_LIMIT}
 
 
 class Network(Protocol):
@@ -84,21 +84,37 @@ class Runtime:
             self.schedule = Schedule(arrays["alphas"], arrays["spreads"])
             self.y_std = arrays["y_std"]
             self.reach = networks.reaches(arrays)
-            self._dequantise = arrays["dequantise"].astype(np.float64)
+            self._dequantise = arrays["dequantise"].astype(np.float32)
             # z over this is a symbol before it is rounded.
             self.steps = arrays["steps"].astype(np.float64) * 2.0**Z_EXPONENT
         except (KeyError, ValueError, IndexError, TypeError) as error:
             raise UnsupportedError(f"the bundle's integer networks do not fit: {error}") from error
-        self._network = lru_cache(maxsize=8)(self._open)
+        self._workers = 0  # 0 = a single tile
+        self._networks: dict[str, tuple[float, Network]] = {}  # with the weight of the texture
+        self._lock = threading.Lock()
 
-    def _open(self, name: str, texture: float = 1.0) -> Network:
+    def among(self, workers: int) -> Runtime:
+        """A copy for many tiles in so many threads, whose networks keep their memory."""
+        other = copy.copy(self)
+        other._workers, other._networks = workers, {}
+        return other
+
+    def _network(self, name: str, texture: float = 1.0) -> Network:
+        with self._lock:
+            opened = self._networks.get(name)
+            if opened is None or opened[0] != texture:
+                opened = self._networks[name] = texture, self._open(name, texture)
+        return opened[1]
+
+    def _open(self, name: str, texture: float) -> Network:
         program = self._programs[name] if texture == 1 else networks.picture(self._arrays, texture)
-        return open_network(program)
+        return open_network(
+            program, max(1, n_threads() // max(1, self._workers)), self._workers > 0
+        )
 
     def analyse(self, rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Pixels uint8 [H, W, 3] of whole cells -> y, and z in whole units, both [C, h, w]."""
-        pixels = rgb.transpose(2, 0, 1).astype(np.float32) * 2 - 255
-        z, y = self._network("analysis").run({"pixels": pixels})
+        z, y = self._network("analysis").run({"pixels": rgb.transpose(2, 0, 1)})
         return (y * 2.0**-Y_EXPONENT).astype(np.float32), z.astype(np.float32)
 
     def synthesise(
@@ -145,10 +161,17 @@ class Runtime:
         """
         return _pixels(self._network("picture", texture).run({"y_hat": y_hat}))
 
-    def _z_hat(self, symbols: NDArray[np.int16], levels: CellLevels) -> NDArray[np.float32]:
-        scale = self._dequantise[levels]
-        scale = scale[:, None, None] if scale.ndim == 1 else scale.transpose(2, 0, 1)
-        return (symbols * scale).clip(-LATENT_LIMIT, LATENT_LIMIT).astype(np.float32)
+    def _z_hat(self, symbols: NDArray[np.int16], levels: CellLevels) -> Map:
+        # What float32 does not hold exactly is beyond the limit.
+        z_hat = np.ascontiguousarray(symbols.transpose(1, 2, 0), np.float32)
+        z_hat *= self._dequantise[levels]
+        return z_hat.clip(-LATENT_LIMIT, LATENT_LIMIT, out=z_hat).transpose(2, 0, 1)
+
+
+def empty_map(shape: tuple[int, ...]) -> Map:
+    """A map [C, h, w] that lies in memory as networks like it: the channels of a place together."""
+    channels, height, width = shape
+    return np.empty((height, width, channels), np.float32).transpose(2, 0, 1)
 
 
 def real(latents: Map) -> Latents:
@@ -164,14 +187,14 @@ def as_map(numbers: Latents) -> Map:
 
 
 def _pixels(outputs: list[Map]) -> NDArray[np.uint8]:
-    return outputs[0].astype(np.uint8).transpose(1, 2, 0)
+    return outputs[0].transpose(1, 2, 0).astype(np.uint8, copy=False)
 
 
-def open_network(program: Program) -> Network:
+def open_network(program: Program, threads: int, keeps: bool) -> Network:
     """The fastest backend that is installed."""
     try:
         from bkcodec.engine.onnx import OnnxNetwork
     except ImportError:
         log.warning("ONNX Runtime is not installed: NumPy does its work, slowly")
         return ReferenceNetwork(program)
-    return OnnxNetwork(program, n_threads())
+    return OnnxNetwork(program, threads, keeps)

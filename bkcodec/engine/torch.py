@@ -78,10 +78,9 @@ class TorchNetwork:
             case Project():
                 weight, bias = constants
                 flat = weight @ x[0].double().flatten(2) + bias
-                return flat.reshape(1, -1, *x[0].shape[2:])
+                return flat.reshape(1, -1, *x[0].shape[2:]).float()
             case Scale():
-                scaled = (x[0].double() * constants[0]).round().clamp(op.low, op.high)
-                return scaled.float()
+                return (x[0] * constants[0]).round().clamp(op.low, op.high)
             case Film():
                 gain, bias = (
                     self._tensor(conditions_at(maps[f"{op.name}.{k}"], op.finer))

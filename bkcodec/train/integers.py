@@ -17,14 +17,14 @@ from bkcodec.engine.networks import (
     Arrays,
 )
 from bkcodec.engine.sampling import spread_table
-from bkcodec.models.blocks import SUM_MAX, WEIGHT_MAX, Conv, Film, timestep_embedding
+from bkcodec.models.blocks import PIXELS, SUM_MAX, WEIGHT_MAX, Conv, Film, timestep_embedding
 from bkcodec.models.compression import BkSdmCompression
 from bkcodec.options import LEVELS
 
 BIAS_MAX = 2**19  # of a convolution, in units of its sums
 # Of the weights of linear paths, and of what enters them.
 LINEAR_EXPONENTS = {
-    "vae.encoder.linear": (30, 0),
+    "vae.encoder.linear": (27, 0),
     "h_a.linear": (20, Y_EXPONENT),
     "h_s.linear": (20, Z_EXPONENT),
     "vae.decoder.linear": (16, Y_EXPONENT),
@@ -49,7 +49,7 @@ def integer_arrays(model: BkSdmCompression) -> Arrays:
     y_std, vae = model.vae.y_std.double(), model.vae
     arrays["y_std"] = _numpy(y_std).astype(np.float32)
     linear = {
-        "vae.encoder.linear": _linear(vae.encoder.linear, per_input=1 / 255),
+        "vae.encoder.linear": _of_pixels(*_linear(vae.encoder.linear)),
         "h_a.linear": _linear(model.h_a.get_submodule("linear")),
         "h_s.linear": _linear(model.h_s.get_submodule("linear"), per_output=1 / y_std),
         "vae.decoder.linear": _linear(
@@ -91,7 +91,11 @@ def _convolution(layer: Conv) -> Arrays:
     unit = torch.exp2(power) / layer.grid.unit
     whole = (weight / unit[:, None, None, None]).round().clamp(-WEIGHT_MAX, WEIGHT_MAX)
     shift = exponent - power
-    bias = (layer.bias.double() * torch.exp2(shift)).round()
+    bias = layer.bias.double() * torch.exp2(shift)
+    if layer.grid is PIXELS:  # sums are in units twice as large
+        shift = shift - 1
+        bias = (bias - 255 * whole.sum(dim=(1, 2, 3))) / 2
+    bias = bias.round()
     return {
         "weight": _numpy(whole).astype(np.int8),
         "bias": _numpy(bias).astype(np.int32),
@@ -120,6 +124,11 @@ def _linear(
     scale = torch.as_tensor(per_output, dtype=torch.float64)
     weight = weight * scale.reshape(-1, 1) * torch.as_tensor(per_input, dtype=torch.float64)
     return weight, bias * scale + offset
+
+
+def _of_pixels(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """For inputs x of 0..255, what weights and biases are for 2 x / 255 - 1."""
+    return weight * 2 / 255, bias - weight.sum(dim=1)
 
 
 def _whole(x: Tensor) -> NDArray[np.integer[Any]]:

@@ -68,7 +68,7 @@ def test_the_reference_makes_the_same_files_and_pixels(
         integer_codec.encode(small),
         integer_codec.encode_picture(picture, EncodeOptions(), offsets).data,
     ]
-    monkeypatch.setattr(runtime, "open_network", ReferenceNetwork)
+    monkeypatch.setattr(runtime, "open_network", lambda program, *_: ReferenceNetwork(program))
     slow = Codec(bundle, "cpu")
     slow.coder = IntegerCoder(runtime.Runtime(slow.bundle.integers), slow._floats)
     assert slow.encode(small) == files[0]
