@@ -6,8 +6,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
+
+OPSET, IR_VERSION = 17, 8  # of ONNX Runtime 1.15 and later
+EXTENSIONS = "com.microsoft"  # ONNX Runtime's own operators
 
 
 class Graph:
@@ -53,3 +57,23 @@ class Graph:
         moved = self.node("Transpose", self.node("Reshape", x, shape), perm=[0, 1, 3, 2, 4])
         target = self.node("Concat", one, sides, rest, axis=0)
         return self.node("Reshape", moved, target)
+
+
+def open_session(
+    graph: Graph,
+    name: str,
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+    threads: int = 1,
+) -> onnxruntime.InferenceSession:
+    """A finished graph, ready to run on the CPU; threads 0 = one for each core."""
+    made = helper.make_graph(graph.nodes, name, inputs, outputs, initializer=graph.constants)
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(EXTENSIONS, 1)]
+    model = helper.make_model(made, opset_imports=opsets, ir_version=IR_VERSION)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )

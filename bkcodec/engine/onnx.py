@@ -20,7 +20,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from bkcodec.engine.graph import Graph
+from bkcodec.engine.graph import EXTENSIONS, Graph, open_session
 from bkcodec.engine.program import (
     SIGNED,
     UNSIGNED,
@@ -42,8 +42,6 @@ from bkcodec.engine.program import (
 )
 from bkcodec.engine.reference import conditions_at
 
-OPSET, IR_VERSION = 17, 8  # of ONNX Runtime 1.15 and later
-EXTENSIONS = "com.microsoft"  # ONNX Runtime's own operators
 BASE, MAX_DIGITS = 128, 3  # of weights of projections; more digits take longer than float64
 ZERO_POINTS = {UNSIGNED: 0, SIGNED: 128}
 
@@ -71,14 +69,7 @@ class OnnxNetwork:
         _NETWORKS.add(self)
 
     def _open(self) -> onnxruntime.InferenceSession:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        model = GraphBuilder(self.program).model()
-        return onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        return GraphBuilder(self.program).session(self._threads)
 
     def close(self) -> None:
         """Give back memory and threads; the next run gets others."""
@@ -129,7 +120,7 @@ class GraphBuilder(Graph):
                 self.users.setdefault(value, []).append(step)
         self.fused: set[int] = set()  # outputs of steps that are part of an earlier node
 
-    def model(self) -> onnx.ModelProto:
+    def session(self, threads: int) -> onnxruntime.InferenceSession:
         """The whole graph."""
         for step in self.program.steps:
             if step.output not in self.fused:
@@ -140,11 +131,7 @@ class GraphBuilder(Graph):
             is_byte = name in self.program.byte_inputs
             inputs.append(_info(name, TensorProto.UINT8 if is_byte else TensorProto.FLOAT))
         outputs = [self._output(value) for value in self.program.outputs]
-        graph = helper.make_graph(
-            self.nodes, self.program.name, inputs, outputs, initializer=self.constants
-        )
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(EXTENSIONS, 1)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+        return open_session(self, self.program.name, inputs, outputs, threads)
 
     def _output(self, value: int) -> onnx.ValueInfoProto:
         """Bytes where they are enough."""

@@ -24,9 +24,19 @@ from numpy.typing import NDArray
 
 from bkcodec.errors import UnsupportedError
 from bkcodec.prior.arrays import check_shapes, hidden_width
-from bkcodec.prior.exact import FEATURE_MAX, HIDDEN_MAX, Floats, Layer, Network
+from bkcodec.prior.exact import (
+    FEATURE_MAX,
+    FRACTIONS,
+    HIDDEN_MAX,
+    Layer,
+    Network,
+    Weights,
+    as_bytes,
+    as_weights,
+)
+from bkcodec.prior.parts import SYMBOL_MAX
 from bkcodec.prior.tables import Integers, Tables
-from bkcodec.prior.walk import FRACTIONS, LevelPrior
+from bkcodec.prior.walk import LevelPrior
 
 EXCESS_BITS = 17  # a symbol beyond its table is at most 2^17 - 1 away from it
 EXCESS_WEIGHT = 46340  # the largest in its table: an excess costs half a bit at least
@@ -54,7 +64,7 @@ class ContextPrior:
             self.order = arrays["order"].astype(np.int64)
             self.coded = arrays["coded"] != 0
             self.gain, self.mean_gain = (arrays[k].astype(np.int64) for k in ("gain", "mean_gain"))
-            self.magnitude = arrays["magnitude"].astype(np.float32)
+            self.magnitude = as_bytes(arrays["magnitude"].astype(np.int16))
             grid, excess = Tables.load(arrays, "rows"), Tables.load(arrays, "excess")
             self.rows = [row for i in range(grid.n_levels) for row in grid.level(i).channels]
             # After the last comes what stands for symbols that their cell's level does not code.
@@ -62,8 +72,10 @@ class ContextPrior:
                 np.array([*(getattr(row, k) for row in self.rows), 0], np.int32)
                 for k in ("low", "high")
             )
-            self.is_coded = self.low < self.high
-            self.n_scales, self.fine = grid.n_levels, int(arrays["fine"][0])
+            self.last = self.high - self.low
+            self.is_coded = self.last > 0
+            limits = FRACTIONS * SYMBOL_MAX, grid.n_levels - 1, arrays["fine"][0]
+            self.limits = np.array(limits, np.float32)  # see ``exact.predict``
             self.excess = excess.level(0).channels[0]
             self._check_values(grid)
             self.shared = [self._outgoing(g) for g in range(len(self.groups))]
@@ -103,8 +115,8 @@ class ContextPrior:
         n = self.groups[0]
         if not (
             np.array_equal(np.sort(self.order), np.arange(self.n_channels))
-            and self.magnitude.max() <= FEATURE_MAX
-            and not self.magnitude[0]
+            and self.arrays["magnitude"].max() <= FEATURE_MAX
+            and not self.arrays["magnitude"][0]
             and (grid.n_channels, grid.n_levels <= MAX_SCALES) == (FRACTIONS, True)
             and (self.excess.low, self.excess.high) == (0, EXCESS_BITS)
             and self.excess.weights.max() <= EXCESS_WEIGHT
@@ -114,19 +126,19 @@ class ContextPrior:
         ):
             raise ValueError("values out of range")
 
-    def _outgoing(self, source: int) -> Floats:
+    def _outgoing(self, source: int) -> Weights:
         """Weights from a group's features to the first layers of all later groups, side by side."""
         a, b = 2 * self.starts[source], 2 * self.ends[source]
         parts: list[Integers] = [np.zeros((9 * (b - a), 0), np.int8)]
         for g in range(source + 1, len(self.groups)):
             part = self.arrays[f"{g}.shared"].reshape(9, 2 * self.starts[g], -1)[:, a:b]
             parts.append(part.reshape(9 * (b - a), -1))
-        return np.concatenate(parts, axis=1).astype(np.float32)
+        return as_weights(np.concatenate(parts, axis=1).astype(np.int16))
 
     def _network(self, g: int, p: int) -> Network:
         shared = [self.arrays[f"{g}.shared"]] if g else []
         return Network(
-            Layer.load(self.arrays, f"{g}.{p}.1", FEATURE_MAX, *shared),
+            Layer.load(self.arrays, f"{g}.{p}.1", FEATURE_MAX, *shared).in_bytes(),
             Layer.load(self.arrays, f"{g}.{p}.2", HIDDEN_MAX),
             Layer.load(self.arrays, f"{g}.{p}.3", HIDDEN_MAX),
         )

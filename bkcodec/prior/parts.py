@@ -1,4 +1,7 @@
-"""The parts of z that the context prior codes at once: each can be written, read and weighed."""
+"""The parts of z that the context prior codes at once: each can be written, read and weighed.
+
+Symbols lie in rows [cells, C], of channels in coding order.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bkcodec.errors import FormatError
-from bkcodec.prior.exact import Cells, Numbers, Whole
+from bkcodec.prior.exact import Numbers, Whole
 from bkcodec.prior.tables import LevelTables, MappedTables, RangeDecoder, RangeEncoder, Table
 
 if TYPE_CHECKING:
@@ -23,19 +26,19 @@ class Part(ABC):
     """Some channels of some cells.
 
     Attributes:
-        planes: channels of z [n].
-        cells: rows and columns.
+        channels: positions in coding order [n], ascending.
+        where: the cells.
         values: symbols [cells, n]; ``write``, ``read`` and ``weigh`` leave them here, as a decoder
             will have them.
     """
 
-    planes: Whole
-    cells: Cells
+    channels: Whole
+    where: Whole
     values: Numbers
 
     @abstractmethod
-    def write(self, encoder: RangeEncoder, symbols: NDArray[Any]) -> None:
-        """Code the part of symbols [C, h, w]."""
+    def write(self, encoder: RangeEncoder, rows: NDArray[Any]) -> None:
+        """Code the part of symbols [cells, C]."""
 
     @abstractmethod
     def read(self, decoder: RangeDecoder) -> None:
@@ -46,19 +49,22 @@ class Part(ABC):
         """
 
     @abstractmethod
-    def weigh(self, symbols: NDArray[Any]) -> NDArray[np.float32]:
-        """The probability [cells, n] of each of the part's symbols."""
+    def weigh(self, rows: NDArray[Any]) -> NDArray[np.float32]:
+        """The probability [part's cells, n] of each of the part's symbols."""
 
-    def of(self, symbols: NDArray[Any]) -> NDArray[Any]:
-        """The part's values [cells, n] in a map [C, h, w]."""
-        rows, columns = self.cells
-        part: NDArray[Any] = symbols[self.planes[None], rows[:, None], columns[:, None]]
-        return part
+    def of(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """The part's values among those of all, [part's cells, n]."""
+        begin, end = self.channels[0], self.channels[-1] + 1
+        part: NDArray[Any] = rows[:, begin:end][self.where]
+        return part if len(self.channels) == end - begin else part[:, self.channels - begin]
 
-    def enter(self, values: NDArray[Any], target: NDArray[Any]) -> None:
+    def enter(self, values: NDArray[Any], rows: NDArray[Any]) -> None:
         """The inverse of ``of``."""
-        rows, columns = self.cells
-        target[self.planes[:, None], rows, columns] = values.T
+        begin, end = self.channels[0], self.channels[-1] + 1
+        if len(self.channels) == end - begin:
+            rows[self.where, begin:end] = values
+        else:
+            rows[self.where[:, None], self.channels] = values
 
 
 class FirstPart(Part):
@@ -66,26 +72,26 @@ class FirstPart(Part):
 
     Args:
         tables: of all channels of the first group.
-        planes: these channels of z.
-        cells: rows and columns.
+        channels: these channels.
+        where: the cells.
     """
 
-    def __init__(self, tables: LevelTables | MappedTables, planes: Whole, cells: Cells) -> None:
-        self.tables, self.planes, self.cells = tables, planes, cells
+    def __init__(self, tables: LevelTables | MappedTables, channels: Whole, where: Whole) -> None:
+        self.tables, self.channels, self.where = tables, channels, where
 
-    def write(self, encoder: RangeEncoder, symbols: NDArray[Any]) -> None:
+    def write(self, encoder: RangeEncoder, rows: NDArray[Any]) -> None:
         """See ``Part``; what the tables cannot say is clamped."""
-        values = self.tables.clamp(self.of(symbols).T)
+        values = self.tables.clamp(self.of(rows).T)
         self.tables.write(encoder, values)
         self.values = values.T.astype(np.int32)
 
     def read(self, decoder: RangeDecoder) -> None:
         """See ``Part``."""
-        self.values = self.tables.read(decoder, len(self.cells[0])).T.astype(np.int32)
+        self.values = self.tables.read(decoder, len(self.where)).T.astype(np.int32)
 
-    def weigh(self, symbols: NDArray[Any]) -> NDArray[np.float32]:
+    def weigh(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         """See ``Part``."""
-        values, p = self.tables.likelihoods(self.of(symbols).T)
+        values, p = self.tables.likelihoods(self.of(rows).T)
         self.values = values.T.astype(np.int32)
         return p.T
 
@@ -98,8 +104,8 @@ class PredictedPart(Part):
 
     Args:
         prior: whose tables they are.
-        planes: channels of z.
-        cells: rows and columns.
+        channels: positions in coding order.
+        where: the cells.
         mean: rounded means [cells, channels].
         tables: index of each symbol's table, likewise.
     """
@@ -107,12 +113,12 @@ class PredictedPart(Part):
     def __init__(
         self,
         prior: ContextPrior,
-        planes: Whole,
-        cells: Cells,
+        channels: Whole,
+        where: Whole,
         mean: Numbers,
         tables: NDArray[np.uint16],
     ) -> None:
-        self.prior, self.planes, self.cells = prior, planes, cells
+        self.prior, self.channels, self.where = prior, channels, where
         self.mean, self.tables = mean, tables
         # Where something is coded, and in which order: table after table.
         coded = np.flatnonzero(prior.is_coded[tables])
@@ -120,9 +126,9 @@ class PredictedPart(Part):
         self.order = coded[np.argsort(coded_by, kind="stable")]
         self.counts = np.bincount(coded_by, minlength=len(prior.is_coded))  # of each table
 
-    def write(self, encoder: RangeEncoder, symbols: NDArray[Any]) -> None:
+    def write(self, encoder: RangeEncoder, rows: NDArray[Any]) -> None:
         """See ``Part``."""
-        indices, _, beyond = self._split(symbols)
+        indices, _, beyond = self._split(rows)
         for table, begin, end in self._runs():
             encoder.write(table, indices[begin:end])
         for excess in beyond.tolist():
@@ -132,25 +138,23 @@ class PredictedPart(Part):
 
     def read(self, decoder: RangeDecoder) -> None:
         """See ``Part``."""
-        low, high = self._limits()
-        indices = np.empty(low.shape, np.int32)
-        for table, begin, end in self._runs():
-            indices[begin:end] = decoder.read(table, end - begin)
-        residual = low + indices
-        edges = _edges(residual, low, high)
+        low, last = self._limits()
+        indices = decoder.read_runs(self.prior.rows, self.counts)
+        edges = _edges(indices, last)
         decoder.expect(len(edges))
         for i in edges.tolist():
             n_bits = int(decoder.read(self.prior.excess, 1)[0])
             excess = (1 << n_bits) - 1 + decoder.read_bits(n_bits)
-            residual[i] += excess if residual[i] == high[i] else -excess
-        self.values = self.mean.copy()
-        self.values.ravel()[self.order] += residual
-        if np.abs(self.values.ravel()[self.order]).max(initial=0) > SYMBOL_MAX:
+            indices[i] += excess if indices[i] else -excess
+        residual = np.zeros(self.mean.shape, np.int32)
+        residual.ravel()[self.order] = indices + low
+        self.values = self.mean + residual
+        if max(self.values.max(initial=0), -self.values.min(initial=0)) > SYMBOL_MAX:
             raise FormatError("the z section has a symbol beyond 16 bits")
 
-    def weigh(self, symbols: NDArray[Any]) -> NDArray[np.float32]:
+    def weigh(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         """See ``Part``."""
-        indices, edges, beyond = self._split(symbols)
+        indices, edges, beyond = self._split(rows)
         p = np.ones(indices.shape, np.float32)
         for table, begin, end in self._runs():
             p[begin:end] = table.probabilities[indices[begin:end]]
@@ -160,28 +164,28 @@ class PredictedPart(Part):
         likelihoods.ravel()[self.order] = p
         return likelihoods
 
-    def _split(self, symbols: NDArray[Any]) -> tuple[Numbers, Whole, Numbers]:
+    def _split(self, rows: NDArray[Any]) -> tuple[Numbers, Whole, Numbers]:
         """Set ``values``; returns what is coded of them.
 
         Returns:
             Their residuals, sorted and limited to the tables, as distances from the lowest; where
             an excess follows; and these excesses.
         """
-        values = self.of(symbols).ravel()[self.order].clip(-SYMBOL_MAX, SYMBOL_MAX)
-        self.values = self.mean.copy()
-        self.values.ravel()[self.order] = values
-        residual = values.astype(np.int32) - self.mean.ravel()[self.order]
-        low, high = self._limits()
-        clamped = residual.clip(low, high)
-        edges = _edges(clamped, low, high)
-        beyond = np.abs(residual[edges] - clamped[edges])
-        clamped -= low
-        return clamped, edges, beyond
+        values = self.of(rows).ravel()[self.order].clip(-SYMBOL_MAX, SYMBOL_MAX).astype(np.int32)
+        mean = self.mean.ravel()[self.order]
+        residual = np.zeros(self.mean.shape, np.int32)
+        residual.ravel()[self.order] = values - mean
+        self.values = self.mean + residual
+        low, last = self._limits()
+        indices = values - mean - low
+        clamped = indices.clip(0, last)
+        edges = _edges(clamped, last)
+        return clamped, edges, np.abs(indices[edges] - clamped[edges])
 
     def _limits(self) -> tuple[Numbers, Numbers]:
-        """Lowest and highest residual of each symbol's table, sorted."""
-        low, high = (np.repeat(x, self.counts) for x in (self.prior.low, self.prior.high))
-        return low, high
+        """Lowest residual of each symbol's table, and the distance to its highest; sorted."""
+        low, last = (np.repeat(x, self.counts) for x in (self.prior.low, self.prior.last))
+        return low, last
 
     def _runs(self) -> Iterator[tuple[Table, int, int]]:
         """The tables that code something, and which of the sorted symbols."""
@@ -192,6 +196,6 @@ class PredictedPart(Part):
             yield self.prior.rows[row], begin, end
 
 
-def _edges(residual: Numbers, low: Numbers, high: Numbers) -> Whole:
-    """Where an excess follows: at the limits of a table, if it has several symbols."""
-    return np.flatnonzero(((residual == low) | (residual == high)) & (low < high))
+def _edges(indices: Numbers, last: Numbers) -> Whole:
+    """Where an excess follows: at the limits of a table."""
+    return np.flatnonzero((indices == 0) | (indices == last))

@@ -89,6 +89,14 @@ class RangeDecoder:
         indices: NDArray[np.int32] = self._decode(table.model, n)
         return indices
 
+    def read_runs(self, tables: list[Table], counts: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Decode so many symbols of each table, one table after the other; see ``read``."""
+        indices, end = np.empty(int(counts.sum()), np.int32), 0
+        for used in np.flatnonzero(counts).tolist():
+            begin, end = end, end + int(counts[used])
+            indices[begin:end] = self._decode(tables[used].model, end - begin)
+        return indices
+
     def read_bits(self, n_bits: int) -> int:
         """Inverse of ``write_bits``."""
         if not n_bits:

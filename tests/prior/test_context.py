@@ -17,7 +17,7 @@ from small_prior import CHANNELS, Steps, draw, integer_prior, random_network
 from bkcodec.codec import Codec
 from bkcodec.errors import FormatError, UnsupportedError
 from bkcodec.options import LEVELS, MAX_LEVEL
-from bkcodec.prior import exact
+from bkcodec.prior import exact, walk
 from bkcodec.prior.build import build_tables, laplace_cumulative
 from bkcodec.prior.context import ContextPrior
 from bkcodec.prior.tables import Tables
@@ -161,6 +161,30 @@ def test_factorized_tables_with_a_level_map() -> None:
     assert grid.at(even).encode(symbols)[0] == grid.at(70).encode(symbols)[0]
 
 
+@pytest.mark.parametrize("largest", [63, 127])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_both_engines_and_any_number_of_threads_agree(
+    prior: ContextPrior, largest: int, mapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = dict(prior.arrays)
+    for name in [k for k in arrays if k.endswith((".shared", ".1.weight"))]:
+        arrays[name] = (arrays[name] * (largest / 63)).astype(np.int8)
+    larger = ContextPrior(arrays, prior.first)
+    kinds = {weight.dtype for weight in larger.shared}
+    assert (np.dtype(np.uint8) in kinds) == (largest > exact.SMALL)
+    symbols = symbols_at(120, 3, 40, 50)
+    levels = np.random.default_rng(0).integers(100, 140, (40, 50)).astype(np.uint8)
+    coder = larger.at(levels if mapped else 120)
+    data, coded = coder.encode(symbols)
+    monkeypatch.setattr(walk, "MANY", 1)
+    monkeypatch.setattr(exact, "BAND", 100)
+    monkeypatch.setattr(walk, "n_threads", lambda: 3)
+    assert coder.encode(symbols)[0] == data
+    monkeypatch.setattr(walk, "_engine", lambda: exact)
+    assert coder.encode(symbols)[0] == data
+    assert np.array_equal(coder.decode(data, 40, 50), coded)
+
+
 def mkl(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     product: np.ndarray = torch.mm(
         torch.from_numpy(np.ascontiguousarray(a)), torch.from_numpy(b)
@@ -185,6 +209,7 @@ def test_another_blas_and_float64_agree(
         calls.append(1)
         return product(a, b)  # type: ignore[operator, no-any-return]
 
+    monkeypatch.setattr(walk, "_engine", lambda: exact)
     monkeypatch.setattr(exact, "product", counted)
     assert coder.encode(symbols)[0] == data and np.array_equal(coder.decode(data, 32, 48), coded)
     assert len(calls) > 20

@@ -14,9 +14,9 @@ from bkcodec.models.compression import BkSdmCompression
 from bkcodec.options import LEVELS
 from bkcodec.prior.build import Reals, build_rows, build_tables, laplace_cumulative
 from bkcodec.prior.context import ContextPrior
+from bkcodec.prior.exact import FRACTIONS
 from bkcodec.prior.parts import PredictedPart
 from bkcodec.prior.tables import Tables
-from bkcodec.prior.walk import FRACTIONS
 from bkcodec.train.prior.freeze import RARE_RESIDUAL, freeze, logistic, table_reach
 from bkcodec.train.prior.network import SCALES, ContextNetwork
 
@@ -94,8 +94,10 @@ class Counter:
 
     def add(self, symbols: NDArray[np.floating[Any]], level: int) -> None:
         """Count the symbols [C, h, w] of one picture."""
-        for part in self.prior.level(level).walk(*symbols.shape[1:]):
-            part.values = part.of(symbols).astype(np.int32)
+        walk = self.prior.level(level).walk(*symbols.shape[1:])
+        rows = walk.rows_of(symbols)
+        for part in walk:
+            part.values = part.of(rows).astype(np.int32)
             if isinstance(part, PredictedPart):
                 reach = self.reach[part.tables]
                 index = self.middle[part.tables] + (part.values - part.mean).clip(-reach, reach)

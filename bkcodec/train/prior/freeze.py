@@ -11,8 +11,8 @@ from bkcodec.models.compression import BkSdmCompression
 from bkcodec.options import LEVELS
 from bkcodec.prior.build import Reals, build_rows, build_tables, integer_weights
 from bkcodec.prior.context import EXCESS_BITS, ContextPrior
+from bkcodec.prior.exact import FRACTIONS
 from bkcodec.prior.tables import Tables
-from bkcodec.prior.walk import FRACTIONS
 from bkcodec.train.prior.network import FINE, ONE, PER_OCTAVE, SCALES, ContextNetwork
 
 RARE_RESIDUAL = 5e-4  # a residual that is non-zero less often is not coded

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from bkcodec.models.blocks import interpolate_rows, quality_rows, rounded
 from bkcodec.prior.arrays import PHASES, Phase
-from bkcodec.prior.exact import EXACT, FEATURE_MAX, HIDDEN_MAX
+from bkcodec.prior.exact import EXACT, FEATURE_MAX, FRACTIONS, HIDDEN_MAX
 from bkcodec.prior.tables import Integers
-from bkcodec.prior.walk import FRACTIONS, GAIN_SHIFT
+from bkcodec.prior.walk import GAIN_SHIFT
 from bkcodec.train.prior.density import ContinuousPrior
 
 # Integer units of the networks' values: x in the network is the integer x * unit in the bundle.
@@ -27,6 +27,8 @@ FEATURE_UNIT, HIDDEN_UNIT, MEAN_UNIT = 32, 128, 64
 SCALES, PER_OCTAVE, ONE = 48, 4, 20
 FINE = 24  # from this scale index on, means are rounded to whole symbols
 MAX_EXPONENT = 10  # weights are stored in units of 2^-exponent
+WEIGHT_MAX = 127
+FIRST_MAX = 63  # of first layers, whose kernels may add two products with bytes in 16 bits
 
 Lattice = tuple[slice, slice]  # rows and columns, from the first cell on, with a step
 
@@ -131,7 +133,7 @@ class ContextNetwork(nn.Module):
             exponent = self._first_exponent(g)
             total = torch.zeros_like(z[:, :1])
             if g:
-                earlier = _round_to(self.shared[g], exponent)
+                earlier = _round_to(self.shared[g], exponent, FIRST_MAX)
                 total = F.conv2d(features[:, : 2 * begin], earlier, padding=1)
             own, decoded = features[:, 2 * begin : 2 * end], torch.zeros_like(z[:1, :1])
             for p, phase in enumerate(PHASES[self.config.phases[g]]):
@@ -172,7 +174,7 @@ class ContextNetwork(nn.Module):
         for g, n in enumerate(self.config.groups):
             exponent = self._first_exponent(g)
             if g:
-                arrays[f"{g}.shared"] = _matrix(self.shared[g], exponent)
+                arrays[f"{g}.shared"] = _matrix(self.shared[g], exponent, FIRST_MAX)
             for p in range(self.config.phases[g]):
                 if (g, p) != (0, 0):
                     offset = torch.log2(ratio[:, self.starts[g] : self.starts[g] + n])
@@ -192,7 +194,7 @@ class ContextNetwork(nn.Module):
         """Of the first layers of a group, whose products meet in one sum."""
         own = [self.network(g, p).own for p in range(1, self.config.phases[g])]
         rows = torch.cat([w.flatten(1) for w in (self.shared[g], *own)], dim=1)
-        return _exponent(rows, FEATURE_MAX, least=3)
+        return _exponent(rows, FEATURE_MAX, FIRST_MAX, least=3)
 
     def network(self, group: int, phase: int) -> _Phase:
         """Of one phase of a group; the first phase of the first group has none."""
@@ -217,7 +219,7 @@ class _Phase(nn.Module):
 
     def see(self, seen: Tensor, exponent: Tensor, lattice: Lattice, reach: int) -> Tensor:
         """Sums over own symbols [B, own, h + 2 * reach, w + 2 * reach] for the lattice's cells."""
-        (rows, columns), weight = lattice, _round_to(self.own, exponent)
+        (rows, columns), weight = lattice, _round_to(self.own, exponent, FIRST_MAX)
         part = seen[..., rows.start :, columns.start :]
         return F.conv2d(part, weight, stride=rows.step, dilation=reach)
 
@@ -225,7 +227,7 @@ class _Phase(nn.Module):
         """Sums of the first layer -> means and log2 scales."""
         out = total + quality_rows(self.bias1, position)
         for weight, bias in ((self.second, self.bias2), (self.third, self.bias3)):
-            rounded = _round_to(weight, _hidden_exponent(weight))
+            rounded = _round_to(weight, _hidden_exponent(weight), WEIGHT_MAX)
             out = F.conv2d(_activate(out), rounded) + quality_rows(bias, position)
         return out
 
@@ -243,7 +245,7 @@ class _Phase(nn.Module):
                 reach = HIDDEN_MAX * weight.abs().flatten(1).sum(1) + unit * rows.abs().amax(0)
                 beyond = torch.log2(reach * torch.exp2(k) / (0.98 * EXACT)).ceil()
                 k = k - beyond.clamp_min(0)
-            arrays[f"{i}.weight"] = _matrix(weight, k)
+            arrays[f"{i}.weight"] = _matrix(weight, k, FIRST_MAX if i == 1 else WEIGHT_MAX)
             arrays[f"{i}.bias"] = _whole(rows * torch.exp2(k) * unit, np.int32)
             arrays[f"{i}.shift"] = _whole(k + math.log2(unit) - torch.log2(out), np.int8)
 
@@ -305,30 +307,30 @@ def _activate(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _exponent(rows: Tensor, largest: int, least: int) -> Tensor:
-    """Largest k, a row, with |w| * 2^k <= 127 and all sums for inputs of ``largest`` exact."""
+def _exponent(rows: Tensor, largest: int, most: int, least: int) -> Tensor:
+    """Largest k, a row, with |w| * 2^k <= most and all sums for inputs of ``largest`` exact."""
     if not rows.shape[1]:
         return torch.full((len(rows),), float(MAX_EXPONENT), device=rows.device)
     reach = 0.9 * EXACT / largest  # the rest is for the bias
-    limits = torch.stack([127 / rows.abs().amax(1), reach / rows.abs().sum(1)]).amin(0)
+    limits = torch.stack([most / rows.abs().amax(1), reach / rows.abs().sum(1)]).amin(0)
     return torch.log2(limits).floor().clamp(least, MAX_EXPONENT)
 
 
 def _hidden_exponent(weight: Tensor) -> Tensor:
-    return _exponent(weight.flatten(1), HIDDEN_MAX, least=1)
+    return _exponent(weight.flatten(1), HIDDEN_MAX, WEIGHT_MAX, least=1)
 
 
-def _round_to(weight: Tensor, exponent: Tensor) -> Tensor:
-    """Weights [outputs, ...] to multiples of 2^-exponent of at most 127."""
+def _round_to(weight: Tensor, exponent: Tensor, most: int) -> Tensor:
+    """Weights [outputs, ...] to multiples of 2^-exponent, ``most`` of them at most."""
     unit = torch.exp2(exponent).reshape(-1, *[1] * (weight.ndim - 1))
-    return rounded(weight * unit).clamp(-127, 127) / unit
+    return rounded(weight * unit).clamp(-most, most) / unit
 
 
 @torch.no_grad()
-def _matrix(weight: Tensor, exponent: Tensor) -> Integers:
+def _matrix(weight: Tensor, exponent: Tensor, most: int) -> Integers:
     """[outputs, inputs, side, side] -> int8 [side * side * inputs, outputs]."""
     unit = torch.exp2(exponent).reshape(-1, 1, 1, 1)
-    whole = (weight * unit).round().clamp(-127, 127).permute(2, 3, 1, 0)
+    whole = (weight * unit).round().clamp(-most, most).permute(2, 3, 1, 0)
     return _whole(whole.reshape(-1, len(weight)), np.int8)
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from bkcodec.models.blocks import interpolate_rows
 from bkcodec.prior.context import ContextPrior
-from bkcodec.prior.walk import FRACTIONS, GAIN_SHIFT
+from bkcodec.prior.exact import FRACTIONS
+from bkcodec.prior.walk import GAIN_SHIFT
 from bkcodec.train.prior.network import FEATURE_UNIT, HIDDEN_UNIT, MEAN_UNIT, ONE, PER_OCTAVE
 
 
