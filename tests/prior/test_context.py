@@ -161,6 +161,18 @@ def test_factorized_tables_with_a_level_map() -> None:
     assert grid.at(even).encode(symbols)[0] == grid.at(70).encode(symbols)[0]
 
 
+def test_a_group_of_which_nothing_is_coded(prior: ContextPrior) -> None:
+    coded = prior.arrays["coded"].copy()
+    coded[:, 2:6] = 0  # the second of three groups
+    coded[:, 9] = 0
+    hollow = ContextPrior(prior.arrays | {"coded": coded}, prior.first)
+    symbols = symbols_at(150)
+    data, kept = hollow.level(150).encode(symbols)
+    assert np.array_equal(hollow.level(150).decode(data, *symbols.shape[1:]), kept)
+    assert not kept[prior.order[2:6]].any() and kept[prior.order[6:9]].any()
+    assert hollow.level(150).likelihoods(symbols)[1].min() > 0
+
+
 @pytest.mark.parametrize("largest", [63, 127])
 @pytest.mark.parametrize("mapped", [False, True])
 def test_both_engines_and_any_number_of_threads_agree(
