@@ -6,31 +6,42 @@ import os
 import signal
 import sys
 import traceback
+from importlib import import_module
 
 import click
 
 from bkcodec import __version__
-from bkcodec.commands.bench import bench, plot
-from bkcodec.commands.decode import decode
-from bkcodec.commands.encode import encode
-from bkcodec.commands.info import info
-from bkcodec.commands.models import models
-from bkcodec.commands.selftest import selftest
-from bkcodec.commands.train import train
 from bkcodec.errors import BkcError
 from bkcodec.files import printable
 
 INTERRUPTED, TERMINATED = 130, 143
+HOMES = {"plot": "bench"}  # commands in the file of another
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Commands(click.Group):
+    """The commands; only the one that is asked for is imported."""
+
+    names = ("bench", "decode", "encode", "info", "models", "plot", "selftest", "train")
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """See click."""
+        return list(self.names)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """See click."""
+        if cmd_name not in self.names:
+            return None
+        home = import_module(f"bkcodec.commands.{HOMES.get(cmd_name, cmd_name)}")
+        command: click.Command = getattr(home, cmd_name)
+        return command
+
+
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="bkcodec")
 def main() -> None:
     """A learned image codec: photos to .bkc files of a few kilobytes, and back."""
-
-
-for command in (encode, decode, info, bench, models, plot, selftest, train):
-    main.add_command(command)
 
 
 def _terminate(*_: object) -> None:

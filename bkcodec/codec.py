@@ -21,7 +21,7 @@ from bkcodec.coding.integers import IntegerCoder, IntegerEncoder
 from bkcodec.coding.search import largest
 from bkcodec.container import Container, container_from_bytes, container_to_bytes
 from bkcodec.engine.runtime import Runtime
-from bkcodec.errors import FormatError, UnsupportedError, UsageError
+from bkcodec.errors import FormatError, UsageError, extra
 from bkcodec.files import read_limited
 from bkcodec.image.picture import Picture, Pixels, Rows, apply_alpha, image_from_rows
 from bkcodec.image.reading import alpha_from_png, picture_from_image
@@ -31,7 +31,7 @@ from bkcodec.machine import out_of_memory, pick_device
 from bkcodec.options import NO_BACKBONE, Backbone, DecodeOptions, EncodeOptions
 from bkcodec.prior.levelmap import Levels, Offsets, cell_levels, write_map
 from bkcodec.prior.tables import Symbols
-from bkcodec.tiling import padded_pixels, tile_cells
+from bkcodec.tiling import padded_pixels
 
 if TYPE_CHECKING:
     from bkcodec.coding.encoder import Encoder
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from bkcodec.models.compression import BkSdmCompression
 
 OWN_UNET = Backbone(unet="own")
+READ, WHOLE = 3, 7  # bytes of a pixel that is read; of a decoded one, as array and as image
 HINT_BYTES = 7  # of the section with timestep and seed, at most
 ADVICE = (
     "A smaller --tile needs less; with a backbone also a tiny VAE (--vae), --unet own, or "
@@ -80,9 +81,9 @@ class Codec:
         self._wish, self._backbone = device, backbone
         self.bundle = load_bundle(self._path)
         self.coder: FloatCoder | IntegerCoder
-        has_integers = bool(self.bundle.integers) and device in ("auto", "cpu")
-        if has_integers and backbone in (NO_BACKBONE, OWN_UNET):
-            self.coder = IntegerCoder(_runtime(self.bundle), self._floats)
+        if self.bundle.integers and backbone in (NO_BACKBONE, OWN_UNET):
+            on = "cpu" if device == "auto" else device
+            self.coder = IntegerCoder(_runtime(self.bundle, on), self._floats)
         else:
             self.coder = self._floats()
 
@@ -102,11 +103,9 @@ class Codec:
         return self.coder.encoder
 
     def _floats(self) -> FloatCoder:
-        try:
+        with extra("torch", f"bundle {self.bundle.name} in floating point"):
             from bkcodec.coding.assembly import load_model
             from bkcodec.coding.floats import FloatCoder
-        except ImportError as error:
-            raise UnsupportedError(f"this needs PyTorch and diffusers ({error})") from error
 
         device = pick_device(self._wish)
         model, _ = load_model(self._path, str(device), self._backbone)
@@ -122,7 +121,7 @@ class Codec:
         """
         options = options or EncodeOptions()
         picture = picture_from_image(image)
-        self.check_memory(*picture.size, options.tile, has_pixels=True)
+        self.check_memory(*picture.size, options.tile)
         return self.encode_picture(picture, options).data
 
     def encode_picture(
@@ -185,19 +184,21 @@ class Codec:
         options = options or DecodeOptions()
         container = container_from_bytes(data, options.limits)
         check_fingerprint(self.bundle, container.fingerprint)
-        return image_from_rows(self.decode_rows(container, options))
+        return image_from_rows(self.decode_rows(container, options, whole=True))
 
-    def decode_rows(self, container: Container, options: DecodeOptions) -> Rows:
+    def decode_rows(
+        self, container: Container, options: DecodeOptions, whole: bool = False
+    ) -> Rows:
         """As ``decode``, from a parsed container that belongs to this codec's bundle, in bands.
 
         All that can be wrong with a file is found here; taking the bands can only fail for want of
-        memory.
+        memory. ``whole``: somebody will have all rows at once, which counts against the memory.
         """
         timestep = container.timestep
         if timestep is not None and timestep >= self.coder.timesteps:
             raise FormatError(f"timestep {timestep} is beyond the bundle's schedule")
         size = (container.width, container.height)
-        self.check_memory(*size, options.tile, options.steps)
+        self.check_memory(*size, options.tile, options.steps, WHOLE if whole else 0)
         alpha = alpha_from_png(container.alpha, size) if container.alpha is not None else None
         with out_of_memory(ADVICE):
             levels, symbols = read_symbols(container, self.bundle)
@@ -208,7 +209,7 @@ class Codec:
         return Rows(*size, mode, bands, container.metadata)
 
     def check_memory(
-        self, width: int, height: int, tile: int | None, steps: int = 0, has_pixels: bool = False
+        self, width: int, height: int, tile: int | None, steps: int = 0, beside: int = 0
     ) -> None:
         """Refuse a picture that needs more memory than is free.
 
@@ -217,18 +218,17 @@ class Codec:
             height: in pixels.
             tile: as in the options.
             steps: denoising steps of a decoder; 0 = for encoding.
-            has_pixels: whether the pixels are in memory already.
+            beside: bytes for each pixel of what is kept of the picture, and not there yet.
 
         Raises:
             LimitError: with the estimate.
         """
         if self.coder.takes_turns:
             return  # what a pretrained part takes is not known
-        stride = self.coder.stride
-        side = tile_cells(tile, width, height, stride)
-        pixels = padded_pixels(width, height, stride)
-        symbols = self.coder.n_channels * pixels // stride**2
-        machine.require(machine.estimate(symbols, pixels, (side * stride) ** 2, steps, has_pixels))
+        pixels = padded_pixels(width, height, self.coder.stride)
+        symbols = self.coder.n_channels * pixels // self.coder.stride**2
+        seen = min(pixels, self.coder.seen_at_once(width, height, tile, steps))
+        machine.require(machine.estimate(symbols, seen, steps, beside * width * height))
 
     def _turn(self) -> AbstractContextManager[Any]:
         """Threads that share pretrained parts, which have settings and a place, take turns."""
@@ -289,8 +289,8 @@ class Codec:
 
 
 @lru_cache(maxsize=4)
-def _runtime(bundle: Bundle) -> Runtime:
-    return Runtime(bundle.integers)
+def _runtime(bundle: Bundle, device: str) -> Runtime:
+    return Runtime(bundle.integers, device)
 
 
 def encode(image: Image.Image, options: EncodeOptions | None = None) -> bytes:
@@ -303,7 +303,8 @@ def decode(data: bytes, options: DecodeOptions | None = None) -> Image.Image:
     """The bytes of a .bkc file -> a Pillow image; see ``Codec.decode``."""
     options = options or DecodeOptions()
     container = container_from_bytes(data, options.limits)
-    return image_from_rows(codec_for(container, options).decode_rows(container, options))
+    rows = codec_for(container, options).decode_rows(container, options, whole=True)
+    return image_from_rows(rows)
 
 
 def encode_to(image: Image.Image, fo: BinaryIO, options: EncodeOptions | None = None) -> None:

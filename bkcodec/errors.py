@@ -15,6 +15,9 @@ Each class carries its exit code; only ``cli.py`` exits.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class BkcError(Exception):
     """Base of all errors of this package; the message is one clear line."""
@@ -67,3 +70,19 @@ class TargetError(BkcError):
     """A size that no quality reaches; the message says the smallest possible."""
 
     exit_code = 7
+
+
+@contextmanager
+def extra(name: str, what: str) -> Iterator[None]:
+    """Have a package that is missing become an UnsupportedError that says what brings it.
+
+    Args:
+        name: of the extra.
+        what: needs it; begins the message.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise UnsupportedError(
+            f"{what} needs more packages ({first_line(error)}): pip install 'bkcodec[{name}]'"
+        ) from error

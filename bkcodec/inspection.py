@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bkcodec import machine
 from bkcodec.bundle import Bundle, bundle_for, load_bundle, shipped_bundles
 from bkcodec.container import Container, container_from_bytes
 from bkcodec.errors import FormatError, InputError
@@ -57,9 +59,11 @@ def read_symbols(container: Container, bundle: Bundle) -> tuple[int | Levels, Sy
 
     Raises:
         FormatError: the file does not fit the bundle, or its symbols are damaged.
+        LimitError: not enough memory for its symbols.
     """
     from bkcodec.prior.levelmap import read_map
 
+    machine.require(machine.estimate(bundle.prior.n_channels * math.prod(container.z_shape)))
     if container.stride != bundle.header["stride"]:
         raise FormatError(f"stride {container.stride}, the bundle's is {bundle.header['stride']}")
     levels: int | Levels = container.level

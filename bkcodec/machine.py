@@ -13,40 +13,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bkcodec import __version__
-from bkcodec.errors import LimitError, UnsupportedError
-from bkcodec.tiling import AUTO_PIXELS
+from bkcodec.errors import LimitError, UnsupportedError, extra
 
 if TYPE_CHECKING:
     import torch
 
 _NO_MEMORY = re.compile(r"(can't|cannot|failed to|unable to) allocate|ALLOC_FAILED|bad.alloc")
-# Bytes at the peak, measured with lite on a CPU (scripts/figures/huge.py) and rounded up.
-_TILE_PIXEL = 110  # a pixel that the networks see at once
-_SYMBOL = 10  # a symbol while it is coded
-_Z = 4  # a symbol before rounding
+# Bytes, measured with lite on a CPU (scripts/figures/huge.py) and rounded up.
+_ONCE = 60_000_000  # what sessions and libraries keep
+_SEEN_PIXEL = 125  # a pixel that the networks see at once
+_SYMBOL = 13  # a symbol while it is coded
+_Z = 4  # a symbol before rounding, or after
 _Y_HAT = 56  # a value of y_hat and what a chain of several steps needs beside it (floats: 36)
-_PIXEL = 3  # of the input
+INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")  # that kernels use
 _CGROUP = Path("/sys/fs/cgroup")
 _SETTINGS = {"threads": 0}  # for each network of this process; 0 = as the machine has them
 
 
-def estimate(symbols: int, pixels: int, tile: int, steps: int, has_pixels: bool) -> int:
+def estimate(symbols: int, seen: int = 0, steps: int = 1, beside: int = 0) -> int:
     """Bytes that encoding or decoding takes beyond the loaded program.
 
     Args:
         symbols: of z.
-        pixels: of the picture.
-        tile: pixels of a tile; 0 = the picture is not tiled.
+        seen: pixels that the networks see at once.
         steps: denoising steps of a decoder; 0 = for encoding.
-        has_pixels: whether the pixels are in memory already.
+        beside: bytes of whole pictures.
     """
-    seen = min(pixels, max(tile or pixels, AUTO_PIXELS // 2))
-    needed = symbols * _SYMBOL + seen * _TILE_PIXEL
-    if not steps:
-        needed += symbols * _Z + (0 if has_pixels else pixels * _PIXEL)
+    networks = symbols * _Z + seen * _SEEN_PIXEL
     if steps > 1:
-        needed += symbols * _Y_HAT
-    return needed
+        networks += symbols * _Y_HAT
+    return _ONCE + max(networks, symbols * _SYMBOL) + beside
 
 
 def available() -> int:
@@ -114,8 +110,10 @@ def out_of_memory(advice: str) -> Iterator[None]:
 
 def devices() -> list[str]:
     """Where networks can run here: cuda, mps, cpu, the fastest first."""
-    import torch
-
+    try:
+        import torch
+    except ImportError:
+        return ["cpu"]
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     return [*(name for name, is_here in available.items() if is_here), "cpu"]
 
@@ -126,8 +124,8 @@ def pick_device(device: str) -> torch.device:
     Raises:
         UnsupportedError: a device that this machine or this PyTorch lacks.
     """
-    import torch
-
+    with extra("torch", f"device {device}"):
+        import torch
     if device != "auto" and device not in devices():
         raise UnsupportedError(f"device {device} is not available here; try --device cpu")
     return torch.device(devices()[0] if device == "auto" else device)
@@ -145,16 +143,14 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def processor() -> str:
-    """Model and vector instructions of the processor."""
-    import torch
-
-    model = platform.processor() or platform.machine()
-    path = Path("/proc/cpuinfo")
+    """Model and vector instructions of the processor, as far as the system says."""
+    path, said = Path("/proc/cpuinfo"), {}
     if path.is_file():
         lines = [line.partition(":") for line in path.read_text("utf-8", "replace").splitlines()]
-        names = (value.strip() for key, _, value in lines if key.startswith("model name"))
-        model = next(names, model)
-    return f"{model} ({torch.backends.cpu.get_cpu_capability()})"
+        said = {key.strip(): value.strip() for key, _, value in reversed(lines)}
+    model = said.get("model name") or platform.processor() or platform.machine()
+    flags = [name for name in INSTRUCTIONS if name in said.get("flags", "").split()]
+    return f"{model} ({', '.join(flags)})" if flags else model
 
 
 def n_cores() -> int:

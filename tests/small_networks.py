@@ -24,10 +24,12 @@ HEADER = {
 }
 
 
-def model_on_grids(lake: Image.Image) -> BkSdmCompression:
+SMALL = ModelConfig(N=16, M=32, encoder_depths=(1, 2), decoder_depths=(2, 1))
+
+
+def model_on_grids(lake: Image.Image, config: ModelConfig = SMALL) -> BkSdmCompression:
     """Untrained, but no branch of it is zero."""
     torch.manual_seed(0)
-    config = ModelConfig(N=16, M=32, encoder_depths=(1, 2), decoder_depths=(2, 1))
     model = BkSdmCompression(config)
     for name, parameter in model.named_parameters():
         if name.endswith(("expand.weight", "head.weight", "mean.weight", "film.weight")):

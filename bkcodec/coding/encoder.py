@@ -1,9 +1,8 @@
-"""The encoder's half: pixels -> z -> symbols, in tiles, the same on every machine.
+"""The encoder's half in floating point: pixels -> z -> symbols, in tiles.
 
-Networks of the own space run in float64. In float32 the order of a sum, which depends on processor,
-threads and library, moves z by up to 1e-4, and with it a symbol in some millions; in float64 by
-1e-12, which never met a rounding edge in our tests (docs/reliability.md). It costs 75 ms more for a
-768 x 512 photo on two cores. A pretrained VAE is too large for that and keeps its precision.
+The order of a sum, which depends on processor, threads and library, moves z by up to 1e-4, and with
+it a symbol in some millions: the same photo may give other bytes on another machine, of a file that
+everyone decodes alike. Integer networks (``bkcodec.coding.integers``) give the same ones.
 """
 
 from __future__ import annotations
@@ -23,12 +22,10 @@ Latent = NDArray[np.float32]
 
 
 class Encoder:
-    """A model's encoder on a device (the CPU where that has no float64)."""
+    """A model's encoder on a device."""
 
     def __init__(self, model: BkSdmCompression, device: torch.device) -> None:
-        self.model, self.device = model, model.space.encoder_device(device)
-        self._dtype = model.space.encoder_dtype
-        self._networks = model.space.encoder(model, self.device)
+        self.model, self.device = model, device
         self.steps: Latent = model.quantiser.exact_steps()
 
     @torch.inference_mode()
@@ -57,7 +54,7 @@ class Encoder:
             for window in windows(rows, columns, side, reach):
                 pixels = rgb[scaled(window.outer, stride)]
                 x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]  # channels last
-                part_y, part = self._networks(x.to(self._dtype).div_(255).to(self.device))
+                part_y, part = model.analyse(x.to(self.device).float().div_(255))
                 if y is not None:
                     inner = part_y[0][(..., *scaled(window.inner, model.factor))]
                     y[(..., *scaled(window.core, model.factor))] = inner.cpu().numpy()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from bkcodec.models.denoising import Denoising
 from bkcodec.options import DecodeOptions, level_to_position
 from bkcodec.prior.levelmap import Levels
 from bkcodec.prior.tables import Symbols
-from bkcodec.tiling import tile_cells
+from bkcodec.tiling import AUTO_PIXELS, tile_cells
 
 if hasattr(os, "register_at_fork"):
     # A forked process has none of OpenMP's threads, but would wait for them.
@@ -50,7 +49,7 @@ class FloatCoder:
     @property
     def encoder(self) -> Encoder:
         """The encoder's half."""
-        return _encoder(self.model, self._device)
+        return Encoder(self.model, self._device)
 
     def bands(
         self,
@@ -64,6 +63,11 @@ class FloatCoder:
         """Symbols -> the picture in bands uint8 [n, W, 3]; see ``decoder.picture_bands``."""
         how = Denoising(options.steps, options.scheduler, seed, options.realism, timestep)
         return picture_bands(self.model, self._device, symbols, levels, size, options.tile, how)
+
+    def seen_at_once(self, width: int, height: int, tile: int | None, steps: int) -> int:
+        """Pixels of a picture that the networks see at once, about."""
+        side = tile_cells(tile, width, height, self.stride) * self.stride
+        return max(side**2, AUTO_PIXELS // 2) if side else width * height
 
     @torch.inference_mode()
     def hints(
@@ -92,8 +96,3 @@ class FloatCoder:
         start = int(model.denoiser.start(position)[0])
         last = min(model.denoiser.timesteps, model.config.train_timesteps) - 1
         return refine(error, start, last, effort, deadline)
-
-
-@lru_cache(maxsize=4)
-def _encoder(model: BkSdmCompression, device: torch.device) -> Encoder:
-    return Encoder(model, device)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bkcodec.coding.bands import first_height, in_bands
 from bkcodec.coding.refine import Way, refine
-from bkcodec.engine.runtime import Map, Runtime, as_map, empty_map, real
+from bkcodec.engine.runtime import Map, Runtime, as_map, empty_map, float_y, pixels, real
 from bkcodec.engine.sampling import Latents, sample
 from bkcodec.machine import n_threads
 from bkcodec.options import DecodeOptions
@@ -22,9 +23,11 @@ from bkcodec.tiling import Slices, Window, scaled, tile_cells, windows
 
 if TYPE_CHECKING:
     from bkcodec.coding.floats import FloatCoder
+    from bkcodec.engine.streaming import Stream
 
 STRIDE = 16  # pixels along a cell of z
 WORKERS = 2  # so many tiles are worked on at the same time, where there are threads for it
+SHARED = 1.2  # pixels of strips against those of the picture, about
 LATENT_TILES = 2  # so many tiles wide are windows of what works on cells alone
 
 Latent = NDArray[np.float32]
@@ -46,23 +49,26 @@ class IntegerEncoder:
     ) -> tuple[Latent | None, Latent]:
         """Pixels uint8 [H, W, 3] -> y [M, h, w] where it is wanted, and z in whole units."""
         height, width = rgb.shape[:2]
-        rows, columns = -(-height // STRIDE), -(-width // STRIDE)
-        n_channels = self.runtime.steps.shape[1]
-        z = np.empty((n_channels, rows, columns), np.float32)
+        grid = -(-height // STRIDE), -(-width // STRIDE)
+        z = np.empty((self.runtime.steps.shape[1], *grid), np.float32)
         y = np.empty_like(z) if keep_y else None
-
-        def analyse(runtime: Runtime, place: Slices) -> tuple[Latent, Latent]:
-            pixels = rgb[scaled(place, STRIDE)]
-            edges = [(0, -n % STRIDE) for n in pixels.shape[:2]]
-            return runtime.analyse(np.pad(pixels, (*edges, (0, 0)), mode="edge"))
-
         side = tile_cells(tile, width, height, STRIDE)
-        tiles = list(windows(rows, columns, side, self.runtime.reach.analysis))
-        for window, (part_y, part) in _each(analyse, self.runtime, tiles):
-            z[(..., *window.core)] = part[(..., *window.inner)]
+        stream = self.runtime.stream("analysis") if side and tile is None else None
+        if stream is None:
+            self._in_tiles(rgb, y, z, side)
+        else:
+            _in_bands(stream, rgb, y, z)
+        return y, z
+
+    def _in_tiles(self, rgb: NDArray[np.uint8], y: Latent | None, z: Latent, side: int) -> None:
+        def analyse(runtime: Runtime, place: Slices) -> tuple[Latent, Latent]:
+            return runtime.analyse(_whole_cells(rgb, place))
+
+        tiles = list(windows(z.shape[1], z.shape[2], side, self.runtime.reach.analysis))
+        for window, (part_y, part_z) in _each(analyse, self.runtime, tiles):
+            z[(..., *window.core)] = part_z[(..., *window.inner)]
             if y is not None:
                 y[(..., *window.core)] = part_y[(..., *window.inner)]
-        return y, z
 
     def quantise(self, z: Latent, levels: int | Levels) -> Symbols:
         """z [M, h, w] -> symbols int16 at a quality level, or at that of each cell [h, w]."""
@@ -83,10 +89,10 @@ class IntegerCoder:
     Attributes: see ``FloatCoder``.
     """
 
-    stride, device, takes_turns = STRIDE, "cpu", False
+    stride, takes_turns = STRIDE, False
 
     def __init__(self, runtime: Runtime, floats: Callable[[], FloatCoder]) -> None:
-        self.runtime, self._floats = runtime, floats
+        self.runtime, self._floats, self.device = runtime, floats, runtime.device
         self.encoder = IntegerEncoder(runtime)
         self.n_channels, self.timesteps = runtime.steps.shape[1], runtime.timesteps
 
@@ -104,6 +110,14 @@ class IntegerCoder:
             return self._floats().bands(symbols, levels, size, options, seed, timestep)
         runtime, reach, grid = self.runtime, self.runtime.reach, symbols.shape[1:]
         side, once = tile_cells(options.tile, *size, STRIDE), options.steps == 1
+        if once and options.realism == 1 and options.tile is None and isinstance(levels, int):
+            stream = runtime.stream("synthesis") if side else None
+            if stream is not None:
+
+                def feed(place: Slices) -> dict[str, Map]:
+                    return runtime.code(symbols[(..., *place)], levels, timestep)
+
+                return _cut(in_bands(stream, feed, grid), size)
         if once and options.realism == 1 and not 0 < side < max(grid):
 
             def make(runtime: Runtime, place: Slices) -> NDArray[np.uint8]:
@@ -121,6 +135,16 @@ class IntegerCoder:
             return runtime.picture(y_hat[(..., *place)], texture)
 
         return _bands(show, runtime, grid, size, side, reach.picture)
+
+    def seen_at_once(self, width: int, height: int, tile: int | None, steps: int) -> int:
+        """Pixels of a picture that the networks see at once, about."""
+        side = tile_cells(tile, width, height, STRIDE)
+        if not side:
+            return width * height
+        if tile is None and steps < 2:
+            reach = self.runtime.reach.synthesis if steps else self.runtime.reach.analysis
+            return int(SHARED * first_height(reach) * STRIDE * width)
+        return WORKERS * (side * STRIDE) ** 2
 
     def hints(
         self,
@@ -202,6 +226,37 @@ def _at(levels: int | Levels, place: Slices) -> int | Levels:
     return levels if isinstance(levels, int) else levels[place]
 
 
+def _whole_cells(rgb: NDArray[np.uint8], place: Slices) -> NDArray[np.uint8]:
+    """The pixels of some cells; at the edges of the picture the last ones are repeated."""
+    pixels = rgb[scaled(place, STRIDE)]
+    edges = [(0, -n % STRIDE) for n in pixels.shape[:2]]
+    return np.pad(pixels, (*edges, (0, 0)), mode="edge")
+
+
+def _in_bands(stream: Stream, rgb: NDArray[np.uint8], y: Latent | None, z: Latent) -> None:
+    """Fill z and y from top to bottom."""
+
+    def feed(place: Slices) -> dict[str, NDArray[np.uint8]]:
+        return {"pixels": _whole_cells(rgb, place).transpose(2, 0, 1)}
+
+    ends = [0, 0]
+    for parts in in_bands(stream, feed, z.shape[1:]):
+        for i, (whole, part) in enumerate(zip((z, y), parts, strict=True)):
+            begin, ends[i] = ends[i], ends[i] + part.shape[1]
+            if whole is not None:
+                whole[:, begin : ends[i]] = float_y(part) if i else part
+
+
+def _cut(parts: Iterator[list[Map]], size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+    """Bands of whole cells, cut to a picture of this width and height."""
+    width, left = size
+    for part in parts:
+        band = pixels(part)[:left, :width]
+        left -= len(band)
+        if len(band):
+            yield band
+
+
 def _bands(
     make: Callable[[Runtime, Slices], NDArray[np.uint8]],
     runtime: Runtime,
@@ -222,8 +277,8 @@ def _bands(
     """
     (width, height), (rows, columns) = size, grid
     tiles = list(windows(rows, columns, side, reach))
-    for window, pixels in _each(make, runtime, tiles):
-        part = pixels[scaled(window.inner, STRIDE)]
+    for window, whole in _each(make, runtime, tiles):
+        part = whole[scaled(window.inner, STRIDE)]
         core_rows, core_columns = scaled(window.core, STRIDE)
         if not core_columns.start:
             band = np.empty((min(core_rows.stop, height) - core_rows.start, width, 3), np.uint8)

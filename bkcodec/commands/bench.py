@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bkcodec.commands.values import names, positive_range, qualities
-from bkcodec.errors import BkcError, InputError, UnsupportedError, UsageError
+from bkcodec.errors import BkcError, InputError, UsageError, extra
 from bkcodec.files import printable
 from bkcodec.options import DEVICES
 
@@ -170,7 +170,7 @@ def bench(dataset: Path, **given: Any) -> None:
     for flag, is_set in needs_folder.items():
         if folder is None and is_set:
             raise UsageError(f"{flag} needs -o")
-    with _extra(), tempfile.TemporaryDirectory(prefix="bkcodec-bench-") as temporary:
+    with extra("bench", "this"), tempfile.TemporaryDirectory(prefix="bkcodec-bench-") as temporary:
         for package in PACKAGES:  # missing ones are to be found before anything is measured
             importlib.import_module(package)
         plan = _plan(dataset, request, Path(temporary))
@@ -306,7 +306,7 @@ def plot(results: tuple[Path, ...], output: Path, metric: str, title: str, force
         raise UsageError(f"{output}: must end in .svg or .png")
     if output.exists() and not force:
         raise InputError(f"{output}: exists already; --force overwrites it")
-    with _extra():
+    with extra("bench", "this"):
         from bkcodec.bench.report import published
         from bkcodec.bench.report.curves import plot as draw
 
@@ -315,17 +315,6 @@ def plot(results: tuple[Path, ...], output: Path, metric: str, title: str, force
         if metric not in available:
             raise UsageError(f"no curve of {metric}; there are {', '.join(available)}")
         draw(curves, metric, title, [output])
-
-
-@contextmanager
-def _extra() -> Iterator[None]:
-    """A missing package becomes an error that names the extra."""
-    try:
-        yield
-    except ImportError as error:
-        raise UnsupportedError(
-            f"this needs extra packages ({error}): pip install 'bkcodec[bench]'"
-        ) from error
 
 
 @contextmanager

@@ -111,7 +111,7 @@ def decode(
         model_path=model,
     )
     from bkcodec.codec import codec_for
-    from bkcodec.image.writing import PNG_EFFORT, save_rows
+    from bkcodec.image.writing import PNG_EFFORT, WHOLE, save_rows
 
     effort = png_effort or PNG_EFFORT
 
@@ -122,7 +122,7 @@ def decode(
         container = container_from_bytes(data, options.limits)
         codec = codec_for(container, options)
         started = time.perf_counter()
-        rows = codec.decode_rows(container, options)
+        rows = codec.decode_rows(container, options, whole=extension in WHOLE)
         write_output(job, lambda file: save_rows(rows, file, extension, effort), shared)
         seconds = time.perf_counter() - started
         return Report(

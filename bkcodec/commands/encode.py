@@ -165,13 +165,14 @@ def read_picture(
 
     What cannot be encoded is refused before its pixels are decoded.
     """
+    from bkcodec.codec import READ
     from bkcodec.image.reading import load_pixels, n_frames, open_header, picture_from_image
     from bkcodec.tiling import check_pixels
 
     file = io.BytesIO(read_whole(job.source, limits.max_file_bytes))
     image = open_header(file, limits)
     check_pixels(*image.size, codec.coder.stride, limits)  # as a reader will
-    codec.check_memory(*image.size, options.tile)
+    codec.check_memory(*image.size, options.tile, beside=READ)
     load_pixels(image, file)
     return picture_from_image(image), n_frames(image)
 

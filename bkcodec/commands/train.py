@@ -17,7 +17,7 @@ from bkcodec.commands.train_request import (
     train_options,
 )
 from bkcodec.commands.values import pair, positive_range, weighted_folder
-from bkcodec.errors import InputError, UnsupportedError, UsageError
+from bkcodec.errors import InputError, UsageError, extra
 from bkcodec.options import DEVICES, MAX_SEED
 from bkcodec.train.phases import PHASES
 
@@ -342,12 +342,8 @@ def train(context: click.Context, /, **given: Any) -> None:
     request = Request(**given)
     check(context, request)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    try:
+    with extra("train", "training"):
         from bkcodec.train import export, run, start
-    except ImportError as error:
-        raise UnsupportedError(
-            f"training needs the extra packages ({error}): pip install 'bkcodec[train]'"
-        ) from error
     folders = [folder for folder, _ in request.data]
     for folder in folders if request.val is None else [*folders, request.val]:
         if not folder.is_dir():

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 OPSET, IR_VERSION = 17, 8  # of ONNX Runtime 1.15 and later
+SMALL = 1024  # numbers of a constant that is looked for among those that there are
 EXTENSIONS = "com.microsoft"  # ONNX Runtime's own operators
 
 
@@ -20,6 +21,7 @@ class Graph:
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
+        self._small: dict[tuple[Any, ...], str] = {}  # names of constants that may come again
 
     def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Adds one; returns its output."""
@@ -28,9 +30,15 @@ class Graph:
         return name
 
     def constant(self, array: NDArray[np.generic] | np.generic) -> str:
-        """Adds one; returns its name."""
+        """Adds one, or finds it; returns its name."""
+        array = np.asarray(array)
+        key = (array.dtype, array.shape, array.tobytes()) if array.size <= SMALL else None
+        if key is not None and key in self._small:
+            return self._small[key]
         name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(array), name))
+        self.constants.append(numpy_helper.from_array(array, name))
+        if key is not None:
+            self._small[key] = name
         return name
 
     def sides(self, name: str) -> str:
@@ -73,6 +81,8 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    # Nothing is left to be fused, and looking for it takes a third of the time.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]

@@ -6,7 +6,7 @@ import copy
 import logging
 import threading
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,12 @@ from bkcodec.engine.networks import (
 from bkcodec.engine.program import UNSIGNED, Program
 from bkcodec.engine.reference import ReferenceNetwork
 from bkcodec.engine.sampling import Latents, Schedule
+from bkcodec.engine.shapes import check_arrays, check_program
 from bkcodec.errors import UnsupportedError
-from bkcodec.machine import n_threads
+from bkcodec.machine import n_threads, pick_device
+
+if TYPE_CHECKING:
+    from bkcodec.engine.streaming import Stream
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +43,7 @@ CellLevels = int | NDArray[np.uint8]  # of all cells, or of each [h, w]
 
 # Of the inputs: a y is a projection and two more parts.
 Y_LIMIT = LATENT_LIMIT + 2 * STREAM_LIMIT
+PICTURES = ("synthesis", "picture")  # programs that make some
 LARGEST = {"analysis": UNSIGNED[1], "synthesis": LATENT_LIMIT, "knowledge": LATENT_LIMIT}
 
 
@@ -54,8 +59,10 @@ class Runtime:
 
     Args:
         arrays: the bundle's ``int.*`` arrays without that prefix.
+        device: cpu, or cuda or mps, which need PyTorch.
 
     Attributes:
+        device: likewise.
         timesteps: of the noise schedule.
         schedule: alphas and spreads for ``sampling.sample``.
         start: [levels], timestep at which denoising starts.
@@ -64,11 +71,16 @@ class Runtime:
         reach: cells of z on each side that matter.
 
     Raises:
-        UnsupportedError: arrays that are missing, do not fit, or could give numbers out of range.
+        UnsupportedError: arrays that are missing, do not fit, or could give numbers out of range;
+            no such device.
     """
 
-    def __init__(self, arrays: Arrays) -> None:
+    def __init__(self, arrays: Arrays, device: str = "cpu") -> None:
+        if device != "cpu":
+            pick_device(device)
+        self.device = device
         try:
+            check_arrays(arrays)
             self._programs = {
                 "analysis": networks.analysis(arrays),
                 "synthesis": networks.synthesis(arrays),
@@ -77,7 +89,11 @@ class Runtime:
                 "many steps": networks.prediction(arrays, MANY_STEPS),
                 "picture": networks.picture(arrays, 1.0),
             }
+            m = len(arrays["y_std"])
             for name, program in self._programs.items():
+                inputs = [3] if program.byte_inputs else [m] * len(program.inputs)
+                outputs = [3] if name in PICTURES else [m] * len(program.outputs)
+                check_program(program, inputs, outputs, arrays)
                 check(program, LARGEST.get(name, Y_LIMIT), (GAIN_LIMIT, BIAS_LIMIT))
             self._arrays, self._conditions = arrays, Conditions(arrays)
             self.timesteps, self.start = len(arrays["time"]), arrays["start"]
@@ -95,6 +111,8 @@ class Runtime:
 
     def among(self, workers: int) -> Runtime:
         """A copy for many tiles in so many threads, whose networks keep their memory."""
+        if self.device != "cpu":
+            return self
         other = copy.copy(self)
         other._workers, other._networks = workers, {}
         return other
@@ -108,14 +126,27 @@ class Runtime:
 
     def _open(self, name: str, texture: float) -> Network:
         program = self._programs[name] if texture == 1 else networks.picture(self._arrays, texture)
-        return open_network(
-            program, max(1, n_threads() // max(1, self._workers)), self._workers > 0
-        )
+        if self.device != "cpu":
+            from bkcodec.engine.torch import TorchNetwork
+
+            return TorchNetwork(program, pick_device(self.device))
+        threads = max(1, n_threads() // max(1, self._workers))
+        return open_network(program, threads, keeps=self._workers > 0)
+
+    def stream(self, name: str) -> Stream | None:
+        """A network for bands of large pictures, where the backend can do that.
+
+        Args:
+            name: analysis or synthesis.
+        """
+        if self.device != "cpu":
+            return None
+        return open_stream(self._programs[name], getattr(self.reach, name))
 
     def analyse(self, rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Pixels uint8 [H, W, 3] of whole cells -> y, and z in whole units, both [C, h, w]."""
         z, y = self._network("analysis").run({"pixels": rgb.transpose(2, 0, 1)})
-        return (y * 2.0**-Y_EXPONENT).astype(np.float32), z.astype(np.float32)
+        return float_y(y), z.astype(np.float32)
 
     def synthesise(
         self, symbols: NDArray[np.int16], levels: CellLevels, timestep: int | None
@@ -124,15 +155,22 @@ class Runtime:
 
         ``timestep``: at which the U-Net's single step starts; None = what the level says.
         """
+        return pixels(self._network("synthesis").run(self.code(symbols, levels, timestep)))
+
+    def code(
+        self, symbols: NDArray[np.int16], levels: CellLevels, timestep: int | None = None
+    ) -> dict[str, Map]:
+        """What the decoder's networks are given of symbols; see ``synthesise``."""
         maps = self._conditions.maps(levels, timestep)
-        maps["z_hat"] = self._z_hat(symbols, levels)
-        return _pixels(self._network("synthesis").run(maps))
+        # What float32 does not hold exactly is beyond the limit.
+        z_hat = np.ascontiguousarray(symbols.transpose(1, 2, 0), np.float32)
+        z_hat *= self._dequantise[levels]
+        maps["z_hat"] = z_hat.clip(-LATENT_LIMIT, LATENT_LIMIT, out=z_hat).transpose(2, 0, 1)
+        return maps
 
     def know(self, symbols: NDArray[np.int16], levels: CellLevels) -> tuple[Map, Map]:
         """Symbols [M, h, w] -> mean and log scale of y, standardised, both [M, h, w]."""
-        maps = self._conditions.maps(levels)
-        maps["z_hat"] = self._z_hat(symbols, levels)
-        mean, log_scale = self._network("knowledge").run(maps)
+        mean, log_scale = self._network("knowledge").run(self.code(symbols, levels))
         return mean, log_scale
 
     def predict(
@@ -159,13 +197,7 @@ class Runtime:
 
         ``texture``: 0..1, weight of what the VAE decoder adds after several steps.
         """
-        return _pixels(self._network("picture", texture).run({"y_hat": y_hat}))
-
-    def _z_hat(self, symbols: NDArray[np.int16], levels: CellLevels) -> Map:
-        # What float32 does not hold exactly is beyond the limit.
-        z_hat = np.ascontiguousarray(symbols.transpose(1, 2, 0), np.float32)
-        z_hat *= self._dequantise[levels]
-        return z_hat.clip(-LATENT_LIMIT, LATENT_LIMIT, out=z_hat).transpose(2, 0, 1)
+        return pixels(self._network("picture", texture).run({"y_hat": y_hat}))
 
 
 def empty_map(shape: tuple[int, ...]) -> Map:
@@ -186,15 +218,31 @@ def as_map(numbers: Latents) -> Map:
     return np.asarray(whole, np.float32)
 
 
-def _pixels(outputs: list[Map]) -> NDArray[np.uint8]:
+def float_y(y: Map) -> NDArray[np.float32]:
+    """Maps of y as numbers."""
+    numbers: NDArray[np.float32] = (y * 2.0**-Y_EXPONENT).astype(np.float32)
+    return numbers
+
+
+def pixels(outputs: list[Map]) -> NDArray[np.uint8]:
+    """The only output, [3, h, w], as pixels [h, w, 3]."""
     return outputs[0].transpose(1, 2, 0).astype(np.uint8, copy=False)
 
 
 def open_network(program: Program, threads: int, keeps: bool) -> Network:
-    """The fastest backend that is installed."""
+    """The fastest backend for CPUs that is installed."""
     try:
         from bkcodec.engine.onnx import OnnxNetwork
     except ImportError:
         log.warning("ONNX Runtime is not installed: NumPy does its work, slowly")
         return ReferenceNetwork(program)
     return OnnxNetwork(program, threads, keeps)
+
+
+def open_stream(program: Program, reach: int) -> Stream | None:
+    """For bands, if ONNX Runtime is installed."""
+    try:
+        from bkcodec.engine.streaming import Stream
+    except ImportError:
+        return None
+    return Stream(program, reach)

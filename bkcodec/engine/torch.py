@@ -34,11 +34,13 @@ class TorchNetwork:
 
     Args:
         program: the network.
-        device: where; it must have float64.
+        device: where.
     """
 
     def __init__(self, program: Program, device: torch.device) -> None:
         self.program, self.device = program, device
+        # Projections need float64.
+        self._doubles = torch.device("cpu") if device.type == "mps" else device
         self._constants = [self._of(step.op) for step in program.steps]
 
     @torch.inference_mode()
@@ -59,7 +61,8 @@ class TorchNetwork:
         if isinstance(op, Conv):
             arrays = [op.weight.astype(np.float32), op.bias.astype(np.float32)]
         elif isinstance(op, Project):
-            arrays = [op.weight, op.bias[:, None]]
+            weights = (op.weight, op.bias[:, None])
+            return [torch.from_numpy(np.ascontiguousarray(x)).to(self._doubles) for x in weights]
         elif isinstance(op, Scale):
             arrays = [op.factor[:, None, None]]
         return [torch.from_numpy(np.ascontiguousarray(array)).to(self.device) for array in arrays]
@@ -77,8 +80,8 @@ class TorchNetwork:
                 return _convolve(op, weight, bias, x[0])
             case Project():
                 weight, bias = constants
-                flat = weight @ x[0].double().flatten(2) + bias
-                return flat.reshape(1, -1, *x[0].shape[2:]).float()
+                flat = weight @ x[0].to(self._doubles).double().flatten(2) + bias
+                return flat.reshape(1, -1, *x[0].shape[2:]).float().to(self.device)
             case Scale():
                 return (x[0] * constants[0]).round().clamp(op.low, op.high)
             case Film():

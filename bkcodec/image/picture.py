@@ -100,8 +100,10 @@ def apply_alpha(picture: Picture, alpha: str) -> Picture:
     if alpha == "drop":
         return replace(picture, alpha=None)
     colour = np.array(ImageColor.getrgb(alpha)[:3], np.float32)
-    opacity = picture.alpha[..., None].astype(np.float32) / 255
-    rgb = np.rint(picture.rgb * opacity + colour * (1 - opacity)).astype(np.uint8)
+    rgb = np.empty_like(picture.rgb)
+    for row, below, opacity in zip(rgb, picture.rgb, picture.alpha, strict=True):
+        share = opacity[:, None].astype(np.float32) / 255
+        row[:] = np.rint(below * share + colour * (1 - share))
     grey = picture.greyscale and len(set(colour.tolist())) == 1
     metadata = picture.metadata
     if picture.greyscale and not grey:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from bkcodec.errors import FormatError, InputError, LimitError
 from bkcodec.image.metadata import DECODER_ERRORS, exif_block, turned_upright, xmp_block
@@ -76,9 +76,8 @@ def open_header(fo: BinaryIO, limits: Limits) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's hints on odd files; ours are errors
         try:
-            Image.init()
             with _our_limits():
-                image = Image.open(fo, formats=[f for f in INPUT_FORMATS if f in Image.OPEN])
+                image = _opened(fo)
         except Image.DecompressionBombError as error:
             raise LimitError(f"image too large: {error}") from error
         except DECODER_ERRORS as error:
@@ -87,6 +86,22 @@ def open_header(fo: BinaryIO, limits: Limits) -> Image.Image:
             ) from error
     check_pixels(*image.size, 1, limits)
     return image
+
+
+def _opened(fo: BinaryIO) -> Image.Image:
+    """By the usual five plugins; the others take time to load, and come if these do not know it."""
+
+    def attempt() -> Image.Image:
+        return Image.open(fo, formats=[f for f in INPUT_FORMATS if f in Image.OPEN])
+
+    Image.preinit()
+    start = fo.tell()
+    try:
+        return attempt()
+    except UnidentifiedImageError:
+        Image.init()
+        fo.seek(start)
+        return attempt()
 
 
 def load_pixels(image: Image.Image, fo: BinaryIO) -> None:

@@ -37,6 +37,7 @@ FORMATS = {
     "tif": "TIFF",
     "tiff": "TIFF",
 }
+WHOLE = ("jpg", "jpeg", "webp")  # of them, those that Pillow writes from all rows at once
 PNG_EFFORT = 1
 _PNG_COLOURS = {"L": 0, "LA": 4, "RGB": 2, "RGBA": 6}
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

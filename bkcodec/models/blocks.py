@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 EMBEDDING = 64  # width of the conditioning vector
-STRIP = 4096  # cells that are convolved at once
 
 LayerT = TypeVar("LayerT", bound=nn.Conv2d | nn.Linear)
 
@@ -141,28 +140,8 @@ class Bottleneck(nn.Module):
         h = self.reduce(x)
         if self.film is not None:
             h = self.film.modulate(h, embedding)
-        h = torch.relu(convolve(self.conv, torch.relu(h)))
+        h = torch.relu(self.conv(torch.relu(h)))
         return x + self.expand(h)
-
-
-def convolve(layer: Conv, x: Tensor) -> Tensor:
-    """A 3x3 convolution; in float64 in strips of rows.
-
-    PyTorch's for float64 first copies each window of its input, nine times the input in all. Strips
-    keep that in the processor's cache, which is up to twice as fast.
-    """
-    if x.dtype != torch.float64:
-        y: Tensor = layer(x)
-        return y
-    rows, weight = max(1, STRIP // x.shape[3]), layer.rounded_weight()
-    x = F.pad(layer.rounded_input(x), (1, 1, 1, 1))
-    return torch.cat(
-        [
-            F.conv2d(x[:, :, top : top + rows + 2], weight, layer.bias)
-            for top in range(0, x.shape[2] - 2, rows)
-        ],
-        dim=2,
-    )
 
 
 class Stack(nn.Module):

@@ -189,7 +189,7 @@ class BkSdmCompression(nn.Module):
     def compress(self, x: Tensor, position: float = 0.5) -> dict[str, object]:
         """x [B, 3, H, W] in 0..1 -> {"strings": [[z string of each image]], "shape": (h, w)}."""
         coder = _coder(self.prior, position)
-        _, z = self.space.encoder(self, self.space.encoder_device(x.device))(x)
+        _, z = self.analyse(x)
         step = self.quantiser.exact_step(torch.full((1,), position))
         symbols = torch.round(z.cpu().float() / step).numpy()
         strings = [coder.encode(image)[0] for image in symbols]

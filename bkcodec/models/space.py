@@ -6,14 +6,11 @@ In our own space y is the latent of our VAE at 1/16 and z has y's cells. In that
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bkcodec.models.config import ModelConfig
 from bkcodec.models.own.hyperprior import HYPER_DEPTH, HyperDecoder, HyperEncoder
@@ -48,13 +45,11 @@ class Space(ABC):
             much memory a picture needs is not known.
         is_local: whether one step of our U-Net sees near cells only, so that each tile can go from
             symbols to pixels on its own.
-        encoder_dtype: in which the encoder's networks run.
     """
 
     name: str
     takes_backbone: bool
     is_local: bool
-    encoder_dtype: torch.dtype
 
     @abstractmethod
     def networks(self, config: ModelConfig, vae: SdVae | None) -> Networks:
@@ -66,17 +61,6 @@ class Space(ABC):
 
         None where everything matters: the VAE then makes its own tiles.
         """
-
-    @abstractmethod
-    def encoder(
-        self, model: BkSdmCompression, device: torch.device
-    ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """``analyse``, as exact as can be: the same symbols on every machine, for any batch."""
-
-    def encoder_device(self, device: torch.device) -> torch.device:
-        """Where the encoder runs for a model on a device: MPS has no float64."""
-        is_missing = self.encoder_dtype == torch.float64 and device.type == "mps"
-        return torch.device("cpu") if is_missing else device
 
     def latent_reach(self, model: BkSdmCompression) -> int:
         """Cells of z on each side that matter for a cell of y_hat in one step, if it is local."""
@@ -96,7 +80,7 @@ class Space(ABC):
 class OwnSpace(Space):
     """Our own latent space."""
 
-    name, takes_backbone, is_local, encoder_dtype = "own", False, True, torch.float64
+    name, takes_backbone, is_local = "own", False, True
 
     def networks(self, config: ModelConfig, vae: SdVae | None) -> Networks:
         """See ``Space``; a pretrained VAE does not fit (ValueError)."""
@@ -128,26 +112,11 @@ class OwnSpace(Space):
         """See ``Space``."""
         return HYPER_DEPTH + int(model.unet.reach)
 
-    def encoder(
-        self, model: BkSdmCompression, device: torch.device
-    ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """On float64 copies of the networks (see ``bkcodec.coding.encoder``)."""
-        encoder, h_a = (
-            copy.deepcopy(part).to(device, self.encoder_dtype)
-            for part in (model.vae.encoder, model.h_a)
-        )
-
-        def analyse(x: Tensor) -> tuple[Tensor, Tensor]:
-            y = encoder(model.pad(x.to(device, self.encoder_dtype)))
-            return y, h_a(y)
-
-        return analyse
-
 
 class SdSpace(Space):
     """The latent space of Stable Diffusion 1.x."""
 
-    name, takes_backbone, is_local, encoder_dtype = "sd", True, False, torch.float32
+    name, takes_backbone, is_local = "sd", True, False
 
     def networks(self, config: ModelConfig, vae: SdVae | None) -> Networks:
         """See ``Space``."""
@@ -167,13 +136,6 @@ class SdSpace(Space):
         encoder, decoder = (cells / FACTOR for cells in model.vae.reach)
         fine, coarse = model.config.encoder_depths
         return math.ceil(max(encoder + fine / 2 + coarse, decoder))
-
-    def encoder(
-        self, model: BkSdmCompression, device: torch.device
-    ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """The model's own: a pretrained VAE is too large for float64."""
-        del device
-        return model.analyse
 
 
 SPACES: dict[str, Space] = {space.name: space for space in (OwnSpace(), SdSpace())}

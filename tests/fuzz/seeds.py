@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save
+from PIL import Image
+from safetensors.numpy import save, save_file
 
 from bkcodec.container import container_from_bytes
 from bkcodec.image.writing import FORMATS
 from bkcodec.options import LEVELS
 from bkcodec.prior.levelmap import write_map
-from tests.fuzz.targets import METADATA
+from tests.fuzz.targets import EDIT, METADATA
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CORPUS = Path(__file__).with_name("corpus")
@@ -27,6 +29,21 @@ def bundles() -> dict[str, bytes]:
     arrays = {"net.quantiser.log_step": np.zeros((10, 2), np.float32)} | grid("tables", LEVELS, 1)
     text = {"bkcodec": json.dumps(header)}
     return {"factorized": save(arrays, text), "context": save(arrays | context(), text)}
+
+
+def integers() -> dict[str, np.ndarray]:
+    """The arrays of tiny integer networks that the target of that name edits."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from small_networks import model_on_grids
+
+    from bkcodec.models.config import ModelConfig
+    from bkcodec.train.integers import integer_arrays
+
+    depths = {"encoder_depths": (1, 1), "decoder_depths": (1, 1)}
+    times = {"train_timesteps": 20, "t_coarsest": 12, "t_finest": 2}
+    with Image.open(ROOT / "tests" / "samples" / "lake.png") as lake:
+        model = model_on_grids(lake, ModelConfig(N=4, M=4, **depths, **times))
+    return {k: np.ascontiguousarray(v) for k, v in integer_arrays(model).items()}
 
 
 def grid(name: str, rows: int, columns: int, symbols: int = 2) -> dict[str, np.ndarray]:
@@ -89,11 +106,19 @@ def seeds() -> dict[str, dict[str, bytes]]:
         "metadata": blocks,
         "pillow": whole,
         "bundle": bundles(),
+        "integers": {
+            "nothing": b"",
+            "weight": EDIT.pack(40, 0, 3, 64),
+            "shift": EDIT.pack(40, 3, 0, 2) + EDIT.pack(41, 0, 0, 127),
+            "shape": EDIT.pack(7, 5, 1, 0) + EDIT.pack(9, 6, 0, 1),
+            "type": EDIT.pack(3, 4, 0, 7) + EDIT.pack(90, 7, 0, 0),
+        },
         "info": whole,
     }
 
 
 def main() -> None:
+    save_file(integers(), Path(__file__).with_name("integers.safetensors"))
     for target, files in seeds().items():
         folder = CORPUS / target
         folder.mkdir(parents=True, exist_ok=True)

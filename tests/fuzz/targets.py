@@ -9,9 +9,11 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
@@ -19,7 +21,9 @@ from PIL import Image
 import bkcodec.pillow_plugin
 from bkcodec import bundle, inspection
 from bkcodec.container import MAGIC, container_from_bytes, container_to_bytes
-from bkcodec.errors import BkcError
+from bkcodec.engine.reference import ReferenceNetwork
+from bkcodec.engine.runtime import Runtime
+from bkcodec.errors import BkcError, UnsupportedError
 from bkcodec.image.picture import Picture, rows_from_picture
 from bkcodec.image.writing import FORMATS, save_rows
 from bkcodec.options import LEVELS, MAX_LEVEL, Limits
@@ -108,12 +112,76 @@ def pillow(data: bytes) -> None:
 
 
 def hostile_bundle(data: bytes) -> None:
-    """A bundle file: refused, or its prior works."""
+    """A bundle file: refused, or its prior works and its integer networks can."""
     try:
         loaded = bundle._parse(Path("fuzzed.safetensors"), data)
         loaded.prior.level(MAX_LEVEL).decode(b"", 2, 2)
+        if loaded.integers:
+            Runtime(loaded.integers)
     except BkcError:
         pass
+
+
+EDIT = struct.Struct("<BBHi")  # of which array, how, where, with what
+
+
+@cache
+def _integers() -> dict[str, np.ndarray]:
+    """Arrays of tiny integer networks, see ``seeds``."""
+    from safetensors.numpy import load_file
+
+    return load_file(Path(__file__).with_name("integers.safetensors"))
+
+
+def _edited(array: np.ndarray, how: int, where: int, value: int) -> np.ndarray | None:
+    """One change of an array, of its numbers, its type or its shape; None = away with it."""
+    kinds = (np.int8, np.uint8, np.int16, np.int32, np.int64, np.float16, np.float32, np.float64)
+    match how % 8:
+        case 0 | 1 | 2:
+            changed = array.copy()
+            if changed.size:
+                number = float("nan") if array.dtype.kind == "f" and value == -1 else value
+                changed.ravel()[where % changed.size] = np.array(number).astype(array.dtype)
+            return changed
+        case 3:
+            return array * np.array(value).astype(array.dtype)
+        case 4:
+            return array.astype(kinds[value % len(kinds)])
+        case 5:
+            return array[: where % (len(array) + 1)] if array.ndim else array
+        case 6:
+            return array.T if value % 2 else array.ravel()
+        case _:
+            return None
+
+
+def integers(data: bytes) -> None:
+    """Integer networks of odd arrays: refused, or they code a picture without a complaint."""
+    arrays, names = dict(_integers()), sorted(_integers())
+    for which, how, where, value in EDIT.iter_unpack(data[: len(data) // EDIT.size * EDIT.size]):
+        name = names[which % len(names)]
+        if name in arrays:
+            changed = _edited(arrays.pop(name), how, where, value)
+            arrays |= {} if changed is None else {name: changed}
+    with patch("bkcodec.engine.runtime.open_network", lambda program, *_, **__: _Slow(program)):
+        try:
+            networks = Runtime(arrays)
+            _, z = networks.analyse(np.arange(32 * 48 * 3, dtype=np.uint8).reshape(32, 48, 3))
+            symbols = z.clip(-9, 9).astype(np.int16)
+            pixels = networks.synthesise(symbols, MAX_LEVEL, None)
+            pixels = networks.synthesise(symbols, np.uint8([[0, 7, 200], [9, 9, 0]]), 0)
+        except UnsupportedError:
+            return
+    assert pixels.shape == (32, 48, 3) and pixels.dtype == np.uint8
+
+
+class _Slow(ReferenceNetwork):
+    """Asserts that numbers stay where they are exact."""
+
+    def run(self, maps: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        outputs = super().run(maps)
+        assert all(np.abs(x).max(initial=0) < 2**24 for x in outputs)
+        return outputs
 
 
 def info(data: bytes) -> None:
@@ -134,6 +202,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "metadata": metadata,
     "pillow": pillow,
     "bundle": hostile_bundle,
+    "integers": integers,
     "info": info,
 }
 
