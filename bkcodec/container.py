@@ -30,7 +30,7 @@ levels all cells of z have the file's level.
 | 0x83 | exif   | packed EXIF block, as in PNG's eXIf chunk; its orientation is 1               |
 | 0x84 | xmp    | packed XMP packet                                                             |
 | 0x85 | hints  | varint: 1 + timestep at which denoising starts, 0 = the bundle's; varint: seed |
-| 0x86 | layout | one byte, 1: the decoded image is greyscale                                   |
+| 0x86 | layout | one byte, 1: the image is greyscale: (19595 R + 38470 G + 7471 B + 32768) >> 16 |
 
 Packed data is one byte, 0 or 1, and the data as they are (0) or as one zlib stream (1). A packed
 block unpacks to 1 byte at least and, in this implementation, 16 MiB at most.

@@ -1,11 +1,12 @@
-"""A second decoder of the symbols in .bkc files, in exact integers.
+"""A second decoder of .bkc files, in exact integers: from bytes to pixels, without metadata.
 
-It is written from formats/bkc-1.md alone, to show that the specification suffices, and shares no
-code with the package: standard library and NumPy only. Ancillary sections are not looked into.
+It is written from formats/bkc-1.md and formats/networks-1.md alone, to show that they suffice, and
+shares no code with the package: standard library and NumPy only.
 
     python tests/reference_decoder.py FILE.bkc... --bundle BUNDLE.safetensors...
 
-prints the SHA-256 of the symbols (int16, channel by channel, row by row) and the name of each file.
+prints the SHA-256 of the symbols (int16, channel by channel, row by row), that of the pixels (row
+by row; none if the bundle has no integer networks) and the name of each file.
 """
 
 import argparse
@@ -21,12 +22,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import reference_networks
 
 LEVELS = 201
 MAX_SYMBOL = 32767
 MARGIN = 4  # cells around z: the farthest reach of a window
-Z, MAP = 0x01, 0x02  # the types of the sections z and levels
-DTYPES = dict(U8="u1", I8="i1", U16="<u2", I16="<i2", I32="<i4", F16="<f2", F32="<f4")
+Z, MAP, HINTS, LAYOUT = 0x01, 0x02, 0x85, 0x86  # types of sections
+DTYPES = dict(
+    U8="u1", I8="i1", U16="<u2", I16="<i2", I32="<i4", F16="<f2", F32="<f4", F64="<f8", I64="<i8"
+)
 
 Array = np.ndarray
 Arrays = dict[str, Array]
@@ -99,12 +103,12 @@ def parse(data: bytes) -> File:
 
 
 def read_bundle(path: Path) -> Arrays:
-    """Reads the arrays of a bundle that decide how symbols are coded; ValueError if refused."""
+    """Reads the arrays that decide about symbols and pixels; ValueError if refused."""
     data = path.read_bytes()
     start = 8 + int.from_bytes(data[:8], "little")
     arrays = {}
     for name, entry in json.loads(data[8:start]).items():
-        if name.startswith(("tables.", "prior.")) or name == "net.quantiser.log_step":
+        if name.startswith(("tables.", "prior.", "int.")) or name == "net.quantiser.log_step":
             begin, end = entry["data_offsets"]
             values = np.frombuffer(data[start + begin : start + end], DTYPES[entry["dtype"]])
             arrays[name] = values.reshape(entry["shape"])
@@ -117,6 +121,8 @@ def fingerprint(arrays: Arrays, stride: int) -> bytes:
     """The 4 bytes that name a bundle."""
     digest = hashlib.sha256(stride.to_bytes(4, "little"))
     for name in sorted(arrays, key=str.encode):
+        if name.startswith("int."):
+            continue
         values = arrays[name]
         shape = bytes([values.ndim]) + np.array(values.shape, "<u4").tobytes()
         digest.update(name.encode() + b"\0" + shape + values.tobytes())  # read as little-endian
@@ -373,6 +379,29 @@ class ContextDecoder:
 
 def symbols_sha256(data: bytes, bundles: dict[bytes, Arrays]) -> str:
     """SHA-256 of the symbols of a file; ``bundles`` maps fingerprints to arrays."""
+    _, _, symbols = decode(data, bundles)
+    return hashlib.sha256(symbols.astype("<i2").tobytes()).hexdigest()
+
+
+def pixels_sha256(data: bytes, bundles: dict[bytes, Arrays]) -> str:
+    """SHA-256 of the pixels of a file, decoded in one step; likewise."""
+    file, level, symbols = decode(data, bundles)
+    arrays = {
+        name.removeprefix("int."): array
+        for name, array in bundles[file.fingerprint].items()
+        if name.startswith("int.")
+    }
+    require(bool(arrays), "a bundle without integer networks")
+    hint = Reader(file.sections[HINTS]).varint() if HINTS in file.sections else 0
+    size = file.width, file.height
+    pixels = reference_networks.synthesise(arrays, symbols, level, size, hint - 1 if hint else None)
+    if file.sections.get(LAYOUT) == b"\1":
+        pixels = (pixels @ np.array([19595, 38470, 7471]) + 32768) >> 16
+    return hashlib.sha256(pixels.astype(np.uint8).tobytes()).hexdigest()
+
+
+def decode(data: bytes, bundles: dict[bytes, Arrays]) -> tuple[File, Levels, Array]:
+    """A file, its levels and its symbols [C, h, w]."""
     file = parse(data)
     require(file.fingerprint in bundles, f"no bundle {file.fingerprint.hex()}")
     arrays = bundles[file.fingerprint]
@@ -380,8 +409,7 @@ def symbols_sha256(data: bytes, bundles: dict[bytes, Arrays]) -> str:
     level: Levels = file.level
     if MAP in file.sections:
         level = decode_levels(file.sections[MAP], file.level, file.z_shape)
-    symbols = decode_symbols(file.sections[Z], level, *file.z_shape, arrays)
-    return hashlib.sha256(symbols.astype("<i2").tobytes()).hexdigest()
+    return file, level, decode_symbols(file.sections[Z], level, *file.z_shape, arrays)
 
 
 def main() -> None:
@@ -393,7 +421,11 @@ def main() -> None:
     for path in options.files:
         data = path.read_bytes()
         bundles = {fingerprint(arrays, parse(data).stride): arrays for arrays in loaded}
-        print(symbols_sha256(data, bundles), "", path.name, flush=True)
+        try:
+            pixels = pixels_sha256(data, bundles)
+        except ValueError:
+            pixels = "-"
+        print(symbols_sha256(data, bundles), pixels, path.name, flush=True)
 
 
 if __name__ == "__main__":

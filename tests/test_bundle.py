@@ -63,11 +63,12 @@ def test_hostile_bundles(tmp_path: Path, fault: str) -> None:
     if fault == "nan step":
         networks["quantiser.log_step"] = networks["quantiser.log_step"] * np.nan
     if fault == "nan weight":
-        networks["vae.decoder.head.weight"] = networks["vae.decoder.head.weight"] * np.nan
+        networks["vae.decoder.linear.weight"] = networks["vae.decoder.linear.weight"] * np.nan
     text = "[" * 200_000 if fault == "nested" else json.dumps(header)
     path = tmp_path / "bad.safetensors"
     arrays = {f"net.{k}": v for k, v in networks.items()} | lite.prior.bundled()
     arrays |= {f"tables.{k}": v for k, v in tables.items()}
+    arrays |= {f"int.{k}": v for k, v in lite.integers.items()}
     save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path, {"bkcodec": text})
     with pytest.raises(UnsupportedError):
         load_model(path, "cpu")

@@ -94,8 +94,13 @@ def test_a_target_runs_the_networks_once(
     lake: Image.Image, codec: Codec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    networks = codec.encoder._networks
-    monkeypatch.setattr(codec.encoder, "_networks", lambda x: calls.append(1) or networks(x))
+    analyse = codec.encoder.analyse
+
+    def counted(*given: object, **named: object) -> object:
+        calls.append(1)
+        return analyse(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(codec.encoder, "analyse", counted)
     codec.encode(lake, EncodeOptions(target_size=9000))
     assert len(calls) == 1
 
@@ -136,7 +141,9 @@ def test_decoder_controls(bkc: bytes, codec: Codec, scheduler: str) -> None:
     assert (four != decode(steps=4, seed=2)).any()
     assert (four != once).any()
     assert np.abs(four - once).mean() < 20  # still the same picture
-    assert np.array_equal(decode(steps=4, realism=0.0), decode(steps=1, realism=0.0))
+    far = np.abs(decode(steps=4, realism=0.0) - decode(steps=1, realism=0.0))
+    # The other schedulers work in floating point, from the same weights.
+    assert far.max() == 0 if scheduler == "ddim" else far.mean() < 0.6
     half, none = decode(steps=1, realism=0.5), decode(steps=1, realism=0.0)
     assert np.abs(once - half).mean() < np.abs(once - none).mean()
 

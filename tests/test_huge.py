@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from bkcodec import DecodeOptions, EncodeOptions, machine
+from bkcodec import DecodeOptions, EncodeOptions, machine, pillow_plugin
 from bkcodec.codec import Codec
 from bkcodec.errors import LimitError
 from bkcodec.image.reading import open_image
+from bkcodec.inspection import info
 from bkcodec.models.own.unet import DenoisingUNet
 from bkcodec.models.sd.unet import LatentUNet
 from bkcodec.models.windows import by_windows
@@ -69,14 +70,23 @@ def test_what_needs_more_memory_than_there_is(
 ) -> None:
     data = codec.encode(lake)
     monkeypatch.setattr(machine, "available", lambda: 10**6)
-    for work in (lambda: codec.encode(lake), lambda: codec.decode(data)):
-        with pytest.raises(LimitError, match=r"needs about \d\d MB of memory, 1 MB are free"):
+    works = (
+        lambda: codec.encode(lake),
+        lambda: codec.decode(data),
+        lambda: info(data, verify=True),
+        lambda: pillow_plugin.BkcImageFile(io.BytesIO(data)).load(),
+    )
+    for work in works:
+        with pytest.raises(LimitError, match=r"needs about \d+ MB of memory, 1 MB are free"):
             work()
     lake.save(tmp_path / "lake.png")
     (tmp_path / "lake.bkc").write_bytes(data)
-    for command in ("encode", "decode"):
-        source = tmp_path / ("lake.png" if command == "encode" else "lake.bkc")
-        assert run(command, source, "-o", tmp_path / "out.png") == 6
+    for *command, source, out in (
+        ("encode", "lake.png", "out.bkc"),
+        ("decode", "lake.bkc", "out.png"),
+        ("decode", "lake.bkc", "out.jpg"),
+    ):
+        assert run(*command, tmp_path / source, "-o", tmp_path / out) == 6
         assert "MB of memory" in capsys.readouterr().err
     assert not (tmp_path / "out.png").exists()
 
@@ -101,12 +111,11 @@ def test_memory_is_checked_before_pixels_are_decoded(
 
 def test_estimates_grow_with_the_work() -> None:
     symbols, pixels = 224 * 4000, 1024 * 1000
-    small = machine.estimate(symbols, pixels, 0, 1, False)
-    assert machine.estimate(100 * symbols, 100 * pixels, 1536**2, 1, False) < 100 * small
-    assert machine.estimate(symbols, pixels, 0, 4, False) > small
-    assert machine.estimate(symbols, pixels, 0, 0, False) > machine.estimate(
-        symbols, pixels, 0, 0, True
-    )
+    small = machine.estimate(symbols, pixels)
+    assert small < machine.estimate(100 * symbols, 1536**2) < 100 * small
+    assert machine.estimate(symbols, pixels, steps=4) > small
+    assert machine.estimate(symbols, pixels, beside=7 * pixels) == small + 7 * pixels
+    assert machine.estimate(symbols) < small
 
 
 def test_limits_of_the_system_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

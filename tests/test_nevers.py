@@ -27,7 +27,7 @@ NEVERS = {
         f"engine/{name}.py": {"torch"}
         for name in (
             *("program", "networks", "conditions", "bounds", "reference", "onnx"),
-            *("runtime", "sampling", "graph"),
+            *("runtime", "sampling", "graph", "products", "streaming"),
         )
     },
     "train": {"bkcodec.commands"},

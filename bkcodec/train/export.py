@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,8 @@ from bkcodec.train.start import NO_PARTS, Parts, load_parts
 log = logging.getLogger(__name__)
 
 COUNTED_PHOTOS = 256  # at most; evenly spread over the folder
+# Folders of a path that is a value, a word of a command or what follows an option's "=".
+_OUTSIDE = re.compile(r"(?:(?<=[ =])|^)(?:\.\.)?/(?:[^/ ]*/)*(?=[^/ ])")
 CALIBRATED_LEVELS, CALIBRATED_EVERY = 9, 4
 
 
@@ -228,17 +231,12 @@ def _update_manifest(bundle: Bundle) -> None:
 
 
 def _portable(record: Any) -> Any:
-    """A record whose commands name files outside of the working directory without their folders."""
+    """A record that names files outside of the working directory without their folders."""
     if isinstance(record, dict):
-        return {
-            k: " ".join(map(_name_outside, v.split(" "))) if k == "command" else _portable(v)
-            for k, v in record.items()
-        }
-    return record
-
-
-def _name_outside(word: str) -> str:
-    return Path(word).name if word.startswith(("/", "../")) else word
+        return {k: _portable(v) for k, v in record.items()}
+    if isinstance(record, list):
+        return [_portable(v) for v in record]
+    return _OUTSIDE.sub("", record) if isinstance(record, str) else record
 
 
 def _commit() -> str:

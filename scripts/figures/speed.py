@@ -1,25 +1,24 @@
 """Times the default bundle: python scripts/figures/speed.py [PHOTO].
 
 Model loaded and warm, medians of 9 (steps and targets of 5); whole processes, medians of 5; the
-peak memory of the largest of them.
+peak memory of each.
 """
 
 from __future__ import annotations
 
-import resource
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
 from PIL import Image
 
 import bkcodec
+from bkcodec.machine import n_threads, versions
 
 SAMPLE = Path(__file__).resolve().parents[2] / "tests" / "samples" / "lake.png"
 
@@ -33,12 +32,26 @@ def median(work: Callable[[], object], repetitions: int) -> float:
     return statistics.median(times)
 
 
+def run(arguments: Sequence[object]) -> float:
+    """A process; returns its peak memory in MB."""
+    command = [sys.executable, "-m", "bkcodec", *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed")
+    return usage.ru_maxrss * 1024 / 1e6
+
+
 def main() -> None:
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else SAMPLE
-    image = Image.open(path).convert("RGB")
-    size, threads = f"{image.width} x {image.height}", torch.get_num_threads()
-    print(f"{size}, {threads} threads, torch {torch.__version__}")
-    codec = bkcodec.Codec(device="cpu")
+    number = versions(["onnxruntime"])["onnxruntime"]
+    with Image.open(path) as photo:
+        print(f"{photo.width} x {photo.height}, {n_threads()} threads, ONNX Runtime {number}")
+    with tempfile.TemporaryDirectory() as folder:
+        # Before anything large is loaded here: a child's peak begins with its parent's size.
+        processes(path, Path(folder, "photo.bkc"))
+    image, codec = Image.open(path).convert("RGB"), bkcodec.Codec(device="cpu")
     data = codec.encode(image)
     codec.decode(data)
     print(f"encode, model loaded       {median(lambda: codec.encode(image), 9):.3f} s")
@@ -47,21 +60,19 @@ def main() -> None:
     print(f"decode, 4 steps            {median(lambda: codec.decode(data, options), 5):.3f} s")
     target = bkcodec.EncodeOptions(target_bpp=0.1)
     print(f"encode --target-bpp 0.1    {median(lambda: codec.encode(image, target), 5):.3f} s")
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "photo.bkc")
-        file.write_bytes(data)
-        for name, arguments in {
-            "encode": ["encode", str(path), "-o", f"{folder}/again.bkc", "-f"],
-            "decode": ["decode", str(file), "-o", f"{folder}/photo.png", "-f"],
-            "info": ["info", str(file)],
-            "--help": ["--help"],
-        }.items():
-            command = [sys.executable, "-m", "bkcodec", *arguments]
-            start_it = partial(subprocess.run, command, check=True, capture_output=True)
-            seconds = median(start_it, 5)
-            print(f"process: bkcodec {name:<9} {seconds:.3f} s")
-            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        print(f"peak memory of a process   {peak:.0f} MiB")
+
+
+def processes(photo: Path, file: Path) -> None:
+    for name, arguments in {
+        "encode": ["encode", photo, "-o", file, "-f"],
+        "decode to PPM": ["decode", file, "-o", file.with_suffix(".ppm"), "-f"],
+        "decode to PNG": ["decode", file, "-o", file.with_suffix(".png"), "-f"],
+        "info": ["info", file],
+        "--help": ["--help"],
+    }.items():
+        peaks: list[float] = []
+        seconds = median(lambda: peaks.append(run(arguments)), 5)  # noqa: B023
+        print(f"process: {name:<17} {seconds:.3f} s, {max(peaks):.0f} MB")
 
 
 if __name__ == "__main__":

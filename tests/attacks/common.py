@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-LITE = bytes.fromhex("64024240")
 MAGIC = b"\x8bBKC"
-ONE_CELL = (ROOT / "formats" / "vectors" / "pixel-q50.bkc").read_bytes()[13:-4]  # section z
+_PIXEL = (ROOT / "formats" / "vectors" / "pixel-q50.bkc").read_bytes()
+LITE, ONE_CELL = _PIXEL[5:9], _PIXEL[13:-4]  # fingerprint, section z
 LOADED = 900  # MiB that the program takes with its networks loaded, at most
 
 

@@ -12,7 +12,9 @@ import pytest
 import torch
 from PIL import Image
 from small_networks import integer_bundle
+from small_prior import draw, integer_prior, random_network
 
+from bkcodec import tiling
 from bkcodec.codec import Codec
 from bkcodec.coding.integers import Belief, IntegerCoder
 from bkcodec.container import container_from_bytes
@@ -24,6 +26,7 @@ from bkcodec.image.reading import picture_from_image
 from bkcodec.inspection import read_symbols
 from bkcodec.models import denoising
 from bkcodec.options import DecodeOptions, EncodeOptions
+from bkcodec.prior import exact, walk
 from bkcodec.train.integers import integer_arrays
 
 
@@ -58,6 +61,28 @@ def test_tiles_change_nothing(
             assert np.array_equal(pixels(integer_codec, data, tile=tile, **way), whole)
 
 
+@pytest.mark.parametrize("size", [(1200, 130), (210, 900)])
+def test_bands_of_large_pictures_change_nothing(
+    integer_codec: Codec, lake: Image.Image, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = lake.resize(size)
+    whole = integer_codec.encode(photo)
+    picture = pixels(integer_codec, whole)
+    streams: list[str] = []
+    original = runtime.Runtime.stream
+
+    def stream(self: runtime.Runtime, name: str) -> object:
+        streams.append(name)
+        return original(self, name)
+
+    monkeypatch.setattr(runtime.Runtime, "stream", stream)
+    monkeypatch.setattr(tiling, "AUTO_PIXELS", 1000)
+    monkeypatch.setattr(tiling, "AUTO_TILE", 96)
+    assert integer_codec.encode(photo) == whole
+    assert np.array_equal(pixels(integer_codec, whole), picture)
+    assert streams == ["analysis", "synthesis"]
+
+
 def test_the_reference_makes_the_same_files_and_pixels(
     integer_codec: Codec, bundle: Path, small: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,7 +93,9 @@ def test_the_reference_makes_the_same_files_and_pixels(
         integer_codec.encode(small),
         integer_codec.encode_picture(picture, EncodeOptions(), offsets).data,
     ]
-    monkeypatch.setattr(runtime, "open_network", lambda program, *_: ReferenceNetwork(program))
+    monkeypatch.setattr(
+        runtime, "open_network", lambda program, *_, **__: ReferenceNetwork(program)
+    )
     slow = Codec(bundle, "cpu")
     slow.coder = IntegerCoder(runtime.Runtime(slow.bundle.integers), slow._floats)
     assert slow.encode(small) == files[0]
@@ -77,6 +104,45 @@ def test_the_reference_makes_the_same_files_and_pixels(
         for way in WAYS:
             expected = pixels(integer_codec, data, **way)
             assert np.array_equal(pixels(slow, data, **way), expected)
+
+
+def test_without_onnx_runtime_numpy_does_the_same(
+    integer_codec: Codec,
+    bundle: Path,
+    small: Image.Image,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    data = integer_codec.encode(small)
+    expected = pixels(integer_codec, data)
+    for name in ("engine.onnx", "engine.streaming", "prior.graph"):
+        monkeypatch.setitem(sys.modules, f"bkcodec.{name}", None)
+    walk._engine.cache_clear()
+    slow = Codec(bundle, "cpu")
+    slow.coder = IntegerCoder(runtime.Runtime(slow.bundle.integers), slow._floats)
+    assert slow.encode(small) == data and np.array_equal(pixels(slow, data), expected)
+    assert "NumPy does its work, slowly" in caplog.text
+    assert slow.coder.runtime.stream("analysis") is None
+    prior, drawn = integer_prior(random_network()), draw(0, 5, 6).round().numpy()
+    assert prior.level(90).decode(prior.level(90).encode(drawn)[0], 5, 6).shape == drawn.shape
+    assert walk._engine() is exact
+    walk._engine.cache_clear()
+
+
+def test_a_gpu_makes_the_same_files_and_pixels(
+    integer_codec: Codec, bundle: Path, small: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its code, at least: PyTorch on the CPU stands for it where there is none."""
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(runtime, "pick_device", lambda name: torch.device("cpu"))
+    gpu = Codec(bundle, "cuda")
+    assert isinstance(gpu.coder, IntegerCoder) and gpu.device == "cuda"
+    data = integer_codec.encode(small)
+    assert gpu.encode(small, EncodeOptions(tile=64)) == data
+    for way in WAYS:
+        expected = pixels(integer_codec, data, **way)
+        assert np.array_equal(pixels(gpu, data, tile=64, **way), expected)
+    assert gpu.coder.runtime.stream("analysis") is None
 
 
 def test_the_controls_of_the_decoder(integer_codec: Codec, small: Image.Image) -> None:

@@ -17,19 +17,25 @@ Run = Callable[..., int]
 def test_this_machine_passes(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("selftest", "--device", "cpu") == 0
     out = capsys.readouterr().out
-    assert "passed: 21 checks; this machine reads and writes the files on record" in out
+    assert "passed: 29 checks; this machine reads and writes the files on record" in out
     assert "torch" in out and "WRONG" not in out
 
 
-def test_another_encoder_is_no_failure(
-    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_other_bytes_and_pixels_are_failures(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(selftest, "ENCODED", {"64024240": {50.0: "0" * 16}})
-    assert run("selftest", "--device", "cpu", "--json") == 0
+    (mark,) = selftest.ENCODED
+    monkeypatch.setattr(selftest, "ENCODED", {mark: {50.0: "0" * 16}})
+    assert run("selftest", "--device", "cpu", "--json") == 1
     found = json.loads(capsys.readouterr().out)
-    assert found["passed"] and {check["good"] for check in found["checks"]} == {True, None}
-    assert run("selftest", "--device", "cpu") == 0
-    assert "what it encodes differs from the record, validly" in capsys.readouterr().out
+    assert not found["passed"] and sum(not check["good"] for check in found["checks"]) == 1
+    record = json.loads((selftest.vectors_folder() / "pixel-q50.json").read_text())
+    shutil.copy(selftest.vectors_folder() / "pixel-q50.bkc", tmp_path)
+    (tmp_path / "pixel-q50.json").write_text(json.dumps(record | {"pixels_sha256": "other"}))
+    monkeypatch.setattr(selftest, "vectors_folder", lambda: tmp_path)
+    monkeypatch.setattr(selftest, "ENCODED", {})
+    assert run("selftest", "--device", "cpu") == 1
+    assert "WRONG    pixels of pixel-q50 on cpu" in capsys.readouterr().out
 
 
 def test_wrong_symbols_and_damaged_files_are_failures(
@@ -43,6 +49,6 @@ def test_wrong_symbols_and_damaged_files_are_failures(
     monkeypatch.setattr(selftest, "vectors_folder", lambda: tmp_path)
     assert run("selftest") == 1
     out = capsys.readouterr().out
-    assert "FAILED: 2 of" in out and "differing: symbols_sha256" in out and "not a .bkc" in out
+    assert "FAILED: 3 of" in out and "differing: symbols_sha256" in out and "not a .bkc" in out
     monkeypatch.setattr(selftest, "vectors_folder", lambda: tmp_path / "nothing")
     assert run("selftest") == 5

@@ -319,7 +319,7 @@ def test_crops_that_are_no_whole_cells(train: Callable[..., int], tmp_path: Path
 
 
 def test_a_start_settles_the_phases_of_the_prior() -> None:
-    assert load_init("lite").context_phases == 4
+    assert load_init("lite").context_phases == 7
 
 
 @pytest.mark.slow
