@@ -44,10 +44,10 @@ def check(program: Program, largest_input: int, largest_film: tuple[int, int]) -
 def _largest(op: Op, inputs: list[float], film: tuple[int, int]) -> float:
     match op:
         case Conv():
-            largest = max(op.high, -op.low)
-            if inputs[0] > largest or np.abs(op.weight.astype(np.int64)).max() > WEIGHT_MAX:
+            largest, weight = max(op.high, -op.low), op.weight
+            if inputs[0] > largest or max(weight.max(), -int(weight.min())) > WEIGHT_MAX:
                 return float("inf")
-            sums = np.abs(op.weight.astype(np.int64)).sum(axis=(1, 2, 3)) * largest
+            sums = np.abs(weight).sum(axis=(1, 2, 3), dtype=np.int64) * largest
             return float((sums + np.abs(op.bias.astype(np.int64))).max())
         case Project():
             sums = np.abs(op.weight).sum(axis=1) * inputs[0] + np.abs(op.bias)

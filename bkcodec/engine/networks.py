@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -253,7 +254,7 @@ def _picture(b: Builder, y_hat: Value, texture: float) -> Value:
 
 def depth(arrays: Arrays, name: str) -> int:
     """Blocks of a stack."""
-    return sum(k.startswith(f"{name}.blocks.") and k.endswith(".reduce.weight") for k in arrays)
+    return next(n for n in count() if f"{name}.blocks.{n}.reduce.weight" not in arrays)
 
 
 class Reaches(NamedTuple):
