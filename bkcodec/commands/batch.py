@@ -20,7 +20,7 @@ from bkcodec.commands.paths import Job
 from bkcodec.commands.values import tile
 from bkcodec.errors import BkcError, InputError, UsageError
 from bkcodec.files import Content, printable, refuse_special, write_stream, write_whole
-from bkcodec.machine import out_of_memory, share_threads
+from bkcodec.machine import out_of_memory, share_heap, share_threads
 from bkcodec.options import DEVICES, UNETS, Backbone, Limits, at_most_one
 
 
@@ -224,6 +224,7 @@ def run_batch(
 
     if shared.verbose:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    share_heap()
     n_jobs = share_threads(min(shared.jobs, len(jobs)))
     console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, markup=False)
     reports = []
