@@ -117,6 +117,7 @@ def test_without_onnx_runtime_numpy_does_the_same(
     expected = pixels(integer_codec, data)
     for name in ("engine.onnx", "engine.streaming", "prior.graph"):
         monkeypatch.setitem(sys.modules, f"bkcodec.{name}", None)
+    monkeypatch.delattr("bkcodec.prior.graph", raising=False)
     walk._engine.cache_clear()
     slow = Codec(bundle, "cpu")
     slow.coder = IntegerCoder(runtime.Runtime(slow.bundle.integers), slow._floats)
