@@ -108,7 +108,7 @@ kodak-bk-sdm: $(VENV)/.dev
 FUZZ ?= -max_total_time=10
 fuzz: $(VENV)/.dev
 	$(PIP) --editable '.[fuzz]'
-	for target in bundle container entropy info metadata pillow; do \
+	for target in bundle container entropy info integers metadata pillow; do \
 		mkdir -p .cache/fuzz/$$target && \
 		$(BIN)/python -m tests.fuzz.run $$target $(FUZZ) -max_len=20000 -timeout=20 \
 			-rss_limit_mb=4096 -print_final_stats=1 -artifact_prefix=.cache/fuzz/$$target- \
