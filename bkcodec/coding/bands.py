@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bkcodec.engine.streaming import Held, Stream
 
 HEIGHT = 4  # of a band in cells: small enough for the caches
+WIDEST = 512  # cells of a strip
 NARROW = 2  # a strip is at least so many times as wide as what it shares with its neighbours
 
 Feed = Callable[[Slices], Mapping[str, NDArray[np.generic]]]
@@ -38,7 +39,8 @@ def in_bands(stream: Stream, feed: Feed, grid: tuple[int, ...]) -> Iterator[list
     """
     rows, columns = grid
     workers = max(1, min(n_threads(), columns // (2 * NARROW * stream.reach)))
-    side = -(-columns // (2 * workers)) * 2
+    n_strips = max(workers, -(-columns // WIDEST))
+    side = -(-columns // (2 * n_strips)) * 2
     strips = list(windows(1, columns, side, stream.reach))
     held: list[Held] = [[] for _ in strips]
 
@@ -55,7 +57,7 @@ def in_bands(stream: Stream, feed: Feed, grid: tuple[int, ...]) -> Iterator[list
             for output, f in zip(outputs, finer, strict=True)
         ]
 
-    with ThreadPoolExecutor(len(strips)) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         for band in _bands(rows, stream.reach):
             parts = pool.map(push, range(len(strips)), [band] * len(strips))
             yield [

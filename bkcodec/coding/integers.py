@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bkcodec.coding.bands import first_height, in_bands
+from bkcodec.coding.bands import WIDEST, first_height, in_bands
 from bkcodec.coding.refine import Way, refine
 from bkcodec.engine.runtime import Map, Runtime, as_map, empty_map, float_y, pixels, real
 from bkcodec.engine.sampling import Latents, sample
@@ -143,7 +143,8 @@ class IntegerCoder:
             return width * height
         if tile is None and steps < 2:
             reach = self.runtime.reach.synthesis if steps else self.runtime.reach.analysis
-            return int(SHARED * first_height(reach) * STRIDE * width)
+            strips = min(width, WORKERS * WIDEST * STRIDE)  # that are worked on at once
+            return int(SHARED * first_height(reach) * STRIDE * strips)
         return WORKERS * (side * STRIDE) ** 2
 
     def hints(

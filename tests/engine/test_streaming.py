@@ -21,11 +21,16 @@ def runtime(lake: Image.Image) -> Runtime:
     return Runtime(arrays)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("threads", "widest"), [(1, 512), (3, 512), (2, 14)])
 @pytest.mark.parametrize("grid", [(1, 1), (27, 5), (28, 90), (61, 9), (60, 64)])
 def test_bands_change_nothing(
-    runtime: Runtime, grid: tuple[int, int], threads: int, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime,
+    grid: tuple[int, int],
+    threads: int,
+    widest: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(bands, "WIDEST", widest)
     monkeypatch.setattr(bands, "n_threads", lambda: threads)
     rng = np.random.default_rng(0)
     rows, columns = grid
