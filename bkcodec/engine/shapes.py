@@ -52,6 +52,7 @@ def check_arrays(arrays: Arrays) -> None:
     }
     for name in (k.removesuffix(".weight") for k in arrays if k.endswith(".film.weight")):
         shapes[f"{name}.weight"] = (2 * film_channels(arrays, name), size)
+        shapes[f"{name.removesuffix('film')}conv.exponent"] = (1,)  # of a stack's block or not
     for name, shape in shapes.items():
         if arrays[name].shape != shape:
             raise ValueError(f"{name} has the shape {arrays[name].shape}, not {shape}")

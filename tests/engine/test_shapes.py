@@ -49,3 +49,15 @@ def test_what_does_not_fit(arrays: Arrays, name: str, change: Any, said: str) ->
     with pytest.raises(UnsupportedError, match="integer networks do not fit") as raised:
         Runtime(odd)
     assert said in str(raised.value)
+
+
+def test_a_modulation_without_its_block(arrays: Arrays) -> None:
+    """A stack ends where a block is missing; what modulates it may be there all the same."""
+    block = "unet.deep.blocks.2"
+    odd = {
+        k: v
+        for k, v in arrays.items()
+        if k not in (f"{block}.reduce.weight", f"{block}.conv.exponent")
+    }
+    with pytest.raises(UnsupportedError, match="conv.exponent"):
+        Runtime(odd)
