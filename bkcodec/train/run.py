@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -81,13 +82,21 @@ def start(
         len(val_photos),
         accelerator.num_processes,
     )
+    threading.excepthook = _of_other_threads
     try:
         trainer = Trainer(options, config, photos, val_photos, folder, accelerator, init, parts)
         trainer.run()
     finally:
+        threading.excepthook = threading.__excepthook__
         package_log.removeHandler(handler)
         handler.close()
     return trainer
+
+
+def _of_other_threads(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread hands what it cannot write on to ours, which says so in a line."""
+    if not issubclass(failure.exc_type, OSError):
+        threading.__excepthook__(failure)
 
 
 def _checked(record_file: Path, record: dict[str, Any]) -> dict[str, Any]:
