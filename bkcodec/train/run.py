@@ -73,7 +73,7 @@ def start(
     if accelerator.is_main_process:
         text = json.dumps(record, indent=2) + "\n"
         write_whole(record_file, text.encode(), force=True)
-        handler = logging.FileHandler(folder / "training.log")
+        handler = _LogFile(folder / "training.log")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     package_log.addHandler(handler)
     log.info(
@@ -91,6 +91,13 @@ def start(
         package_log.removeHandler(handler)
         handler.close()
     return trainer
+
+
+class _LogFile(logging.FileHandler):
+    """One that does not go on where it cannot write."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: D102, N802 (logging's name)
+        raise  # noqa: PLE0704 (called while the error is handled)
 
 
 def _of_other_threads(failure: threading.ExceptHookArgs) -> None:
