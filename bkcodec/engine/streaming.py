@@ -70,12 +70,15 @@ class Stream:
         with self._lock:  # strips of a picture share it
             if self._opened is None or self._opened[0] != place:
                 self._opened = None  # and with it its memory
-                self._opened = place, _Builder(self.program, place).session(1)
+                self._opened = place, self._builder(place).session(1)
             return self._opened[1]
+
+    def _builder(self, place: str) -> GraphBuilder:
+        return GraphBuilder(self.program) if place == ONLY else _Builder(self.program, place)
 
 
 class _Builder(GraphBuilder):
-    """The graph for a band: the only one, the first one, one in the middle, the last one."""
+    """The graph for a band of several: the first one, one in the middle, the last one."""
 
     def __init__(self, program: Program, place: str) -> None:
         super().__init__(program)
@@ -120,7 +123,7 @@ class _Builder(GraphBuilder):
 
     def _held_back(self, x: int, rows: int) -> int:
         """A value that comes so many rows later."""
-        if not rows or self.place == ONLY:
+        if not rows:
             return x
         name = self._with_held(x, rows)
         if self.place != LAST:
@@ -135,16 +138,13 @@ class _Builder(GraphBuilder):
     def _geometry(self, op: Conv) -> dict[str, list[int]]:
         geometry = super()._geometry(op)
         if op.weight.shape[2] == 3:
-            top, bottom = self.place in (ONLY, FIRST), self.place in (ONLY, LAST)
-            geometry["pads"] = [int(top), 1, int(bottom), 1]
+            geometry["pads"] = [int(self.place == FIRST), 1, int(self.place == LAST), 1]
         return geometry
 
     def _with_held(self, x: int, rows: int) -> str:
         """The tensor of a value, below the last rows of the band before; its own ones are kept."""
         is_small = x in self.small
         name = self.small[x][0] if is_small else self._whole(x)
-        if self.place == ONLY:
-            return name
         kind = TensorProto.UINT8 if is_small else TensorProto.FLOAT
         index = len(self.held)
         self.held.append(kind)
@@ -171,7 +171,7 @@ class _Builder(GraphBuilder):
         return self.n_values
 
     def _inputs(self) -> list[onnx.ValueInfoProto]:
-        held = self.held if self.place in (MIDDLE, LAST) else []
+        held = [] if self.place == FIRST else self.held
         return super()._inputs() + [map_info(f"held{i}", kind) for i, kind in enumerate(held)]
 
     def _outputs(self) -> list[onnx.ValueInfoProto]:

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from safetensors import SafetensorError
 
-from bkcodec.errors import InputError, UsageError
+from bkcodec.errors import InputError, TrainingError, UsageError, first_line
 from bkcodec.files import write_whole
 from bkcodec.machine import n_cores, pick_device
 from bkcodec.models.config import ModelConfig
@@ -86,6 +87,8 @@ def start(
     try:
         trainer = Trainer(options, config, photos, val_photos, folder, accelerator, init, parts)
         trainer.run()
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{folder}: cannot go on ({first_line(error)})") from error
     finally:
         threading.excepthook = threading.__excepthook__
         package_log.removeHandler(handler)
