@@ -6,7 +6,8 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -83,17 +84,26 @@ def start(
         len(val_photos),
         accelerator.num_processes,
     )
+    try:
+        with _one_line(folder):
+            trainer = Trainer(options, config, photos, val_photos, folder, accelerator, init, parts)
+            trainer.run()
+    finally:
+        package_log.removeHandler(handler)
+        handler.close()
+    return trainer
+
+
+@contextmanager
+def _one_line(folder: Path) -> Iterator[None]:
+    """What cannot be written ends a run with one line, whichever thread meets it."""
     threading.excepthook = _of_other_threads
     try:
-        trainer = Trainer(options, config, photos, val_photos, folder, accelerator, init, parts)
-        trainer.run()
+        yield
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{folder}: cannot go on ({first_line(error)})") from error
     finally:
         threading.excepthook = threading.__excepthook__
-        package_log.removeHandler(handler)
-        handler.close()
-    return trainer
 
 
 class _LogFile(logging.FileHandler):
