@@ -12,12 +12,15 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import platformdirs
+from filelock import FileLock, Timeout
 
-from bkcodec.errors import InputError, UnsupportedError, UsageError, first_line
+from bkcodec.errors import BkcError, InputError, UnsupportedError, UsageError, first_line
 from bkcodec.files import printable, write_whole
 
 SUFFIXES = {".json", ".safetensors"}  # of the files that are read
@@ -26,6 +29,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?:@(\w+))?")
 _REVISION = re.compile(r"[0-9a-f]{40}")
 _CHUNK = 2**20
+LOCK_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +51,12 @@ def registered() -> list[Registered]:
     """All backbones in the registry.
 
     Raises:
-        UnsupportedError: it is damaged.
+        UnsupportedError: it is damaged or cannot be read.
     """
     path = registry_file()
     try:
+        if path.exists() and not path.is_file():
+            raise UnsupportedError(f"{printable(path)}: is no regular file")
         content = json.loads(path.read_text("utf-8"))["backbones"]
         return [Registered(str(e["name"]), Path(e["path"]), dict(e["files"])) for e in content]
     except FileNotFoundError:
@@ -76,7 +82,8 @@ def add(directory: Path, name: str) -> Registered:
     if not any(k.endswith(".safetensors") for k in files):
         raise InputError(f"{printable(directory)}: no .safetensors file in diffusers layout")
     entry = Registered(name, directory.resolve(), files)
-    _write([e for e in registered() if e.name != name] + [entry])
+    with _locked():
+        _write([e for e in registered() if e.name != name] + [entry])
     return entry
 
 
@@ -86,11 +93,24 @@ def remove(name: str) -> None:
     Raises:
         InputError: no such name.
     """
-    entries = registered()
-    kept = [e for e in entries if e.name != name]
-    if len(kept) == len(entries):
-        raise InputError(f"no backbone {printable(name)} is recorded")
-    _write(kept)
+    with _locked():
+        entries = registered()
+        kept = [e for e in entries if e.name != name]
+        if len(kept) == len(entries):
+            raise InputError(f"no backbone {printable(name)} is recorded")
+        _write(kept)
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """Between reading the registry and writing it, no other process does."""
+    path = registry_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock"), timeout=LOCK_SECONDS):
+            yield
+    except (OSError, Timeout) as error:
+        raise BkcError(f"{printable(path)}: cannot be locked ({first_line(error)})") from error
 
 
 def find_directory(source: str) -> Path:
@@ -115,7 +135,10 @@ def find_directory(source: str) -> Path:
                 f"{source}: neither a directory nor a recorded backbone. A repository needs a "
                 "pinned revision: OWNER/NAME@COMMIT (40 hexadecimal digits)"
             )
-        return _download(match[1], match[2])
+        folder = _download(match[1], match[2])
+        if isinstance(folder, str):
+            raise UnsupportedError(f"{source}: cannot be fetched ({folder})")
+        return folder
     names = ", ".join(e.name for e in registered()) or "none"
     raise UnsupportedError(f"{printable(source)}: not a directory; recorded backbones: {names}")
 
@@ -169,8 +192,9 @@ def _write(entries: list[Registered]) -> None:
     )
 
 
-def _download(repository: str, revision: str) -> Path:
-    """From Hugging Face, or from its cache; only what is read."""
+@lru_cache
+def _download(repository: str, revision: str) -> Path | str:
+    """From Hugging Face, or from its cache; only what is read. Or why not: it is asked once."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -179,6 +203,5 @@ def _download(repository: str, revision: str) -> Path:
     try:
         folder = snapshot_download(repository, revision=revision, allow_patterns=patterns)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        summary = first_line(error)
-        raise UnsupportedError(f"{repository}@{revision}: cannot be fetched ({summary})") from error
+        return first_line(error)
     return Path(folder)

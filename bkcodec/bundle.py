@@ -126,7 +126,7 @@ def find_bundle(name_or_path: str) -> Path:
         return by_name[name_or_path]
     path = Path(name_or_path)
     if path.is_file():
-        return path
+        return path.resolve()  # another folder may be the current one later
     raise UnsupportedError(
         f"unknown bundle {name_or_path!r}: neither a file nor one of {', '.join(by_name)}"
     )
@@ -169,13 +169,33 @@ def check_fingerprint(bundle: Bundle, fingerprint: bytes) -> None:
         )
 
 
-@lru_cache(maxsize=4)
 def load_bundle(path: Path) -> Bundle:
-    """Read a bundle file.
+    """Read a bundle file, once for as long as it does not change.
 
     Raises:
         UnsupportedError: missing, damaged, of a newer version, or altered since it was shipped.
     """
+    path = path.resolve()
+    return _load(path, file_mark(path))
+
+
+def file_mark(path: Path) -> tuple[int, ...]:
+    """What tells a file from another that takes its name later.
+
+    Raises:
+        UnsupportedError: missing, or no regular file.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise UnsupportedError(f"{path}: cannot be read ({error.strerror})") from error
+    if not path.is_file():
+        raise UnsupportedError(f"{path}: cannot be read (no regular file)")
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=4)
+def _load(path: Path, mark: tuple[int, ...]) -> Bundle:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -210,6 +230,9 @@ def _parse(path: Path, data: bytes) -> Bundle:
     prior = ContextPrior(parts["prior"], tables) if parts["prior"] else tables
     if prior.n_levels != LEVELS:
         raise UnsupportedError(f"{path}: a prior of {prior.n_levels} levels, not {LEVELS}")
+    channels = header["model"].get("M", prior.n_channels)
+    if channels != prior.n_channels:
+        raise UnsupportedError(f"{path}: a prior of {prior.n_channels} channels, not {channels}")
     return Bundle(path, header, prior, parts["net"], mark, parts["int"])
 
 
@@ -230,7 +253,6 @@ def save_bundle(
     text = json.dumps({"version": BUNDLE_VERSION, **header}, sort_keys=True)
     data = save(arrays, {"bkcodec": text})
     write_whole(path, data, force=True)
-    load_bundle.cache_clear()
     return _parse(path, data)  # where it replaces a shipped one, the manifest is not right yet
 
 

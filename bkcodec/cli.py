@@ -6,15 +6,19 @@ import os
 import signal
 import sys
 import traceback
+import warnings
+from contextlib import suppress
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
 from bkcodec import __version__
-from bkcodec.errors import BkcError
-from bkcodec.files import printable
+from bkcodec.errors import BkcError, LimitError, first_line, is_out_of_memory
+from bkcodec.files import printable, remove_temporaries
 
-INTERRUPTED, TERMINATED = 130, 143
+INTERRUPTED = 130
+ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU")
 HOMES = {"plot": "bench"}  # commands in the file of another
 
 
@@ -44,33 +48,68 @@ def main() -> None:
     """A learned image codec: photos to .bkc files of a few kilobytes, and back."""
 
 
-def _terminate(*_: object) -> None:
-    sys.exit(TERMINATED)  # an exception, so that temporary files go
+def _stop_on_signals() -> None:
+    """Have signals that end a process end this one without leaving temporary files.
+
+    A first one is raised as an exception, so that worker processes and folders go too; a second one
+    ends the process where it is. What the caller has the process ignore (nohup) stays ignored.
+    """
+    received: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        received.append(number)
+        if len(received) > 1:
+            _leave(128 + received[0])
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
+
+    for name in ENDING:
+        number = getattr(signal, name, None)  # Windows has some
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process now: threads at work would keep it for as long as their files take."""
+    remove_temporaries()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code)
 
 
 def run() -> None:
     """Entry point of the ``bkcodec`` command."""
-    signal.signal(signal.SIGTERM, _terminate)
+    _stop_on_signals()
+    warnings.simplefilter("ignore")  # of libraries, about odd files; ours are errors
     try:
         main(standalone_mode=False)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f" See {context.command_path} --help." if context else ""
         message = printable(error.format_message()).rstrip(".")
-        click.echo(f"bkcodec: error: {message}.{hint}", err=True)
-        sys.exit(error.exit_code)
+        _fail(f"{message}.{hint}", error.exit_code)
     except BkcError as error:
-        click.echo(f"bkcodec: error: {printable(error)}", err=True)
-        sys.exit(error.exit_code)
+        _fail(error, error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("bkcodec: interrupted", err=True)
-        sys.exit(INTERRUPTED)
+        _leave(INTERRUPTED)
+    except SystemExit as error:
+        if isinstance(error.code, int) and error.code > 128:  # a signal
+            _leave(error.code)
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:  # a bug, or a system that says no where nobody asked it
         if "-v" in sys.argv or "--verbose" in sys.argv:
             traceback.print_exc()
-        text = printable(f"unexpected {type(error).__name__}: {error}")
-        click.echo(f"bkcodec: error: {text}", err=True)
-        sys.exit(1)
+        if is_out_of_memory(error):
+            _fail("out of memory", LimitError.exit_code)
+        _fail(f"unexpected {type(error).__name__}: {first_line(error)}", 1)
+
+
+def _fail(message: object, code: int) -> NoReturn:
+    click.echo(f"bkcodec: error: {printable(message)}", err=True)
+    sys.exit(code)

@@ -15,8 +15,14 @@ Each class carries its exit code; only ``cli.py`` exits.
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_NO_MEMORY = re.compile(
+    r"(can't|cannot|failed to|unable to) (allocate|map segment)|ALLOC_FAILED|bad.alloc", re.I
+)
 
 
 class BkcError(Exception):
@@ -28,6 +34,15 @@ class BkcError(Exception):
 def first_line(error: BaseException) -> str:
     """What an error says, in one line; its kind where it says nothing."""
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; not all libraries have a class of their own."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # PyTorch's
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    return not isinstance(error, BkcError) and _NO_MEMORY.search(str(error)) is not None
 
 
 class TrainingError(BkcError):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from io import BufferedWriter
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -19,6 +22,10 @@ _KINDS = "png apng jpg jpeg jpe jfif webp tif tiff bmp gif ppm pgm pbm pnm avif 
 IMAGE_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
 TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".bkcodec-", ".tmp"
 _CHUNK = 2**22  # bytes that are read at once
+_MAX_LINKS = 40  # that are followed, as in Linux
+_DESCRIPTOR = re.compile(r"/proc/[^/]+(?:/task/\d+)?/fd/\d+|/dev/fd/\d+")
+_LOCK = threading.Lock()
+_TEMPORARIES: set[Path] = set()
 _SPOOL_BYTES = 2**26  # kept in memory on the way to standard output
 
 
@@ -37,6 +44,8 @@ def read_whole(path: Path | None, limit: int, magic: bytes = b"") -> bytes:
     """
     try:
         if path is None:
+            if sys.stdin is None:
+                raise InputError("standard input is closed")
             data = read_limited(sys.stdin.buffer, limit, magic)
         else:
             with path.open("rb") as file:
@@ -79,8 +88,13 @@ def write_stream(content: Content) -> None:
     """
     if sys.stdout is None or sys.stdout.isatty():
         raise UsageError("standard output is closed or a terminal; redirect it")
+    _write_through(content, sys.stdout.buffer)
+
+
+def _write_through(content: Content, stream: BinaryIO) -> None:
+    """Write into what cannot seek, once everything is there."""
     if not callable(content):
-        sys.stdout.buffer.write(content)
+        stream.write(content)
     else:
         with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
             try:
@@ -88,50 +102,97 @@ def write_stream(content: Content) -> None:
             except OSError as error:
                 raise BkcError(f"temporary file: {error.strerror or error}") from error
             spool.seek(0)
-            shutil.copyfileobj(spool, sys.stdout.buffer)
-    sys.stdout.buffer.flush()
+            shutil.copyfileobj(spool, stream)
+    stream.flush()
 
 
 def write_whole(path: Path, content: Content, force: bool = False) -> None:
     """Write a file so that it is there completely or not at all.
 
+    What leads to a pipe, a device or an open file of a process is written to instead.
+
     Args:
         path: where; its folder is made if it is missing.
         content: bytes, or what writes them into an open file.
-        force: replace a file that exists.
+        force: replace a file that exists; the new one gets its mode.
 
     Raises:
-        InputError: it exists and ``force`` is off, or it is no regular file.
+        InputError: it exists and ``force`` is off, or it is a folder.
         BkcError: the system refuses (disk full, no permission).
     """
-    refuse_special(path)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
     try:
+        refuse_folder(path)
+        if is_stream(path):
+            with open(os.open(path, os.O_WRONLY | os.O_APPEND), "wb") as stream:
+                _write_through(content, stream)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
+        with _temporary_beside(path) as file, file:
             if callable(content):
                 content(file)
             else:
                 file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        if force:
-            os.replace(temporary, path)
-        elif not _moved_to_free_name(temporary, path):
-            raise InputError(f"{printable(path)}: exists already; --force overwrites it")
+            file.close()
+            if force:
+                if path.is_file() and not path.is_symlink():
+                    shutil.copymode(path, file.name)
+                os.replace(file.name, path)
+            elif not _moved_to_free_name(Path(file.name), path):
+                raise InputError(f"{printable(path)}: exists already; --force overwrites it")
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise BkcError(
             f"{printable(path)}: cannot be written: {error.strerror or error}"
         ) from error
+
+
+@contextlib.contextmanager
+def _temporary_beside(path: Path) -> Iterator[BufferedWriter]:
+    """A file whose name is gone afterwards, also when the process is told to stop."""
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+    with _LOCK:
+        _TEMPORARIES.add(temporary)
+        file = temporary.open("xb")
+    try:
+        yield file
     finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        _TEMPORARIES.discard(temporary)
+
+
+def remove_temporaries() -> None:
+    """Remove the unfinished files of all threads, just before the process ends.
+
+    No thread begins another one from here on: it waits for the end.
+    """
+    _LOCK.acquire(timeout=1)
+    for temporary in list(_TEMPORARIES):
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def refuse_special(path: Path) -> None:
-    """Refuse to replace a device, a pipe or a directory by a file (InputError)."""
-    if path.exists() and not path.is_file():
-        raise InputError(f"{printable(path)}: is no regular file; -o - writes to pipes and devices")
+def is_stream(path: Path) -> bool:
+    """Whether a path leads to a pipe, a device, or an open file of a process, as /dev/stdout does.
+
+    Such a thing is written to: a file in its place would be no use to whoever reads from it.
+    """
+    for _ in range(_MAX_LINKS):
+        if _DESCRIPTOR.fullmatch(str(path.parent.resolve() / path.name)):
+            return True
+        if not path.is_symlink():
+            break
+        path = path.parent / os.readlink(path)
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def refuse_folder(path: Path) -> None:
+    """Refuse to replace a folder by a file (InputError)."""
+    if path.is_dir():
+        raise InputError(f"{printable(path)}: is a folder")
 
 
 def _moved_to_free_name(temporary: Path, path: Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bkcodec import __version__
-from bkcodec.errors import LimitError, UnsupportedError, extra
+from bkcodec.errors import LimitError, UnsupportedError, extra, is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
 
-_NO_MEMORY = re.compile(r"(can't|cannot|failed to|unable to) allocate|ALLOC_FAILED|bad.alloc")
 # Bytes, measured with lite on a CPU (scripts/figures/huge.py) and rounded up.
 _ONCE = 60_000_000  # what sessions and libraries keep
 _SEEN_PIXEL = 150  # a pixel that the networks see at once
@@ -100,13 +98,22 @@ def out_of_memory(advice: str) -> Iterator[None]:
     """Have running out of memory, of this machine or of a GPU, become a LimitError with advice."""
     try:
         yield
-    except MemoryError as error:
-        raise LimitError(f"out of memory. {advice}") from error
-    except RuntimeError as error:  # not all allocators have a class of their own for it
-        is_known = type(error).__name__ == "OutOfMemoryError"  # of PyTorch
-        if not is_known and not _NO_MEMORY.search(str(error)):
+    except Exception as error:
+        if not is_out_of_memory(error):
             raise
         raise LimitError(f"out of memory. {advice}") from error
+
+
+def python_command(module: str) -> list[str]:
+    """The command that runs a module in another Python, which finds packages where this one does.
+
+    Neither finds them in the current folder: a file there may have the name of any module. The
+    first place of the path is left out, which is that folder, a script's, or empty.
+    """
+    root = str(Path(__file__).resolve().parent.parent)
+    places = [place for place in sys.path[1:] if place]
+    begin = f"import sys; sys.path[:] = {[*places, root]!r}; import runpy; "
+    return [sys.executable, "-I", "-c", f"{begin}runpy.run_module({module!r}, run_name='__main__')"]
 
 
 def devices() -> list[str]:

@@ -6,24 +6,31 @@
 >>> Image.open("navy.bkc").size
 (40, 30)
 
-``open`` checks the file and reads its header; pixels are decoded on ``load()``. ``save`` takes
+``open`` checks the file and reads its header; pixels are decoded on ``load()``, as the image's
+``decode_options`` say (a ``DecodeOptions`` that may be replaced before). ``save`` takes
 ``quality``, ``target_bpp``, ``target_size``, ``model``, ``device``, ``strip`` and ``alpha`` (see
-``EncodeOptions``) and, as for other formats, ``icc_profile``, ``exif`` and ``xmp``.
+``EncodeOptions``) and, as for other formats, ``icc_profile``, ``exif`` and ``xmp``; an unknown
+keyword is an error. Pillow empties a file before it asks a plugin to write it, so that an error on
+the way would lose the old one: ``Image.save`` is wrapped for paths in this format, which appear
+whole or not at all.
 """
 
 from __future__ import annotations
 
+import functools
 import io
+import os
+from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 from PIL import Image, ImageFile
 
 from bkcodec.container import MAGIC, container_from_bytes
 from bkcodec.errors import BkcError
-from bkcodec.files import read_limited
+from bkcodec.files import read_limited, write_whole
 from bkcodec.options import DecodeOptions, EncodeOptions
 
-_FORMAT = "BKC"
+_FORMAT, _EXTENSION = "BKC", ".bkc"
 _METADATA = ("icc_profile", "exif", "xmp")
 _OPTIONS = ("quality", "target_bpp", "target_size", "model", "device", "strip", "alpha")
 
@@ -33,12 +40,13 @@ class BkcImageFile(ImageFile.ImageFile):
 
     format = _FORMAT
     format_description = "bkcodec image"
+    decode_options = DecodeOptions()
     _data = b""  # the file's bytes until they are decoded
 
     def _open(self) -> None:
         if self.fp is None:
             raise SyntaxError("no file")
-        limits = DecodeOptions().limits
+        limits = self.decode_options.limits
         try:
             data = read_limited(cast(BinaryIO, self.fp), limits.max_file_bytes)
             container = container_from_bytes(data, limits)
@@ -55,7 +63,7 @@ class BkcImageFile(ImageFile.ImageFile):
         if self._data:
             from bkcodec.codec import decode
 
-            pixels = decode(self._data).tobytes()
+            pixels = decode(self._data, self.decode_options).tobytes()
             if self.fp is not None and self._exclusive_fp:
                 self.fp.close()
             self.fp, self._data = io.BytesIO(pixels), b""
@@ -68,21 +76,51 @@ def _accept(prefix: bytes) -> bool:
 
 
 def _save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
+    fp.write(_encoded(image, image.encoderinfo))
+
+
+def _encoded(image: Image.Image, keywords: dict[str, Any]) -> bytes:
+    """The file of an image.
+
+    Raises:
+        TypeError: a keyword that is none of ours.
+    """
     from bkcodec.codec import encode
 
-    given = {name: image.encoderinfo[name] for name in _OPTIONS if name in image.encoderinfo}
-    if "strip" in given:
-        strip = given["strip"]
-        given["strip"] = frozenset([strip] if isinstance(strip, str) else strip)
+    unknown = keywords.keys() - {*_OPTIONS, *_METADATA}
+    if unknown:
+        known = ", ".join((*_OPTIONS, *_METADATA))
+        raise TypeError(f"saving as .bkc takes {known}, not {', '.join(sorted(unknown))}")
+    options = {name: keywords[name] for name in _OPTIONS if name in keywords}
+    if "strip" in options:
+        strip = options["strip"]
+        options["strip"] = frozenset([strip] if isinstance(strip, str) else strip)
     described = image.copy()
-    metadata = {k: image.encoderinfo[k] for k in _METADATA if k in image.encoderinfo}
+    metadata = {name: keywords[name] for name in _METADATA if name in keywords}
     if isinstance(metadata.get("exif"), Image.Exif):
         metadata["exif"] = metadata["exif"].tobytes()
     described.info.update(metadata)
-    fp.write(encode(described, EncodeOptions(**given)))
+    return encode(described, EncodeOptions(**options))
+
+
+def _saving_whole(save: Any) -> Any:
+    """Pillow's ``Image.save``, but for .bkc files given by path."""
+
+    @functools.wraps(save)
+    def wrapped(image: Image.Image, fp: Any, format: str | None = None, **params: Any) -> None:
+        if isinstance(fp, str | bytes | os.PathLike):
+            path = Path(os.fsdecode(fp))
+            name = format or (_FORMAT if path.suffix.lower() == _EXTENSION else "")
+            if name.upper() == _FORMAT:
+                write_whole(path, _encoded(image, params), force=True)
+                return
+        save(image, fp, format, **params)
+
+    return wrapped
 
 
 Image.register_open(_FORMAT, BkcImageFile, _accept)
 Image.register_save(_FORMAT, _save)
-Image.register_extension(_FORMAT, ".bkc")
+Image.register_extension(_FORMAT, _EXTENSION)
 Image.register_mime(_FORMAT, "image/x-bkc")
+setattr(Image.Image, "save", _saving_whole(Image.Image.save))  # noqa: B010 (for mypy)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,8 +127,31 @@ def test_repositories_need_a_pinned_revision(
     assert "unet/*.safetensors" in asked[2] and not any(".bin" in p for p in asked[2])
 
     def refuse(*_: object, **__: object) -> str:
+        asked.append("again")
         raise OSError("no network\nmore")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    with pytest.raises(UnsupportedError, match=r"cannot be fetched \(no network\)"):
-        backbones.find_directory(f"someone/bk-sdm@{COMMIT}")
+    for _ in range(2):  # the second of many files
+        with pytest.raises(UnsupportedError, match=r"cannot be fetched \(no network\)"):
+            backbones.find_directory(f"someone/other@{COMMIT}")
+    assert asked.count("again") == 1
+
+
+def test_a_registry_that_is_a_pipe_is_named() -> None:
+    path = backbones.registry_file()
+    path.parent.mkdir()
+    os.mkfifo(path)
+    with pytest.raises(UnsupportedError, match=r"backbones\.json: is no regular file"):
+        backbones.registered()
+
+
+def test_nothing_is_lost_when_many_record_at_once(tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").write_bytes(b"1")
+    code = (
+        "import sys; from pathlib import Path; from bkcodec import backbones; "
+        "backbones.add(Path(sys.argv[1]), sys.argv[2])"
+    )
+    commands = [[sys.executable, "-c", code, str(tmp_path), f"b{i}"] for i in range(6)]
+    processes = [subprocess.Popen(command) for command in commands]
+    assert [process.wait() for process in processes] == [0] * 6
+    assert {entry.name for entry in backbones.registered()} == {f"b{i}" for i in range(6)}

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from bkcodec.bundle import Bundle, find_bundle, load_bundle
+from bkcodec.codec import Codec
 from bkcodec.coding.assembly import load_model
 from bkcodec.errors import UnsupportedError
 
@@ -72,3 +74,21 @@ def test_hostile_bundles(tmp_path: Path, fault: str) -> None:
     save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path, {"bkcodec": text})
     with pytest.raises(UnsupportedError):
         load_model(path, "cpu")
+
+
+def test_a_bundle_is_what_its_file_is_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lite = load_bundle(find_bundle("lite"))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        with safe_open(lite.path, "np") as file:
+            arrays = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+            header = json.loads(file.metadata()["bkcodec"])
+        text = json.dumps({**header, "name": name})
+        save_file(arrays, tmp_path / name / "m.safetensors", {"bkcodec": text})
+    names = []
+    for name in ("a", "b"):
+        monkeypatch.chdir(tmp_path / name)
+        names.append(Codec("m.safetensors").bundle.name)
+    (tmp_path / "a" / "m.safetensors").replace("m.safetensors")
+    names.append(Codec("m.safetensors").bundle.name)
+    assert names == ["a", "b", "a"]

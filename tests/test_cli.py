@@ -114,7 +114,7 @@ def test_decoder_options(run: Run, here: Path) -> None:
         )
     a, b, c = (np.asarray(Image.open(f"{name}.png")) for name in "abc")
     assert (a != b).any() and (b == c).all()
-    assert run("decode", "one.bkc", "-o", "d.jpg", "--realism", "0.5", "--tile", "64") == 0
+    assert run("decode", "one.bkc", "-o", "d.jpg", "--realism", "0.5", "--tile", "256") == 0
 
 
 def test_info_and_models_for_people(
@@ -385,7 +385,69 @@ def test_nothing_binary_goes_to_a_terminal(
     assert "standard output is closed or a terminal" in capsys.readouterr().err
 
 
-def test_termination_is_an_exception() -> None:
+ENDINGS = {"SIGHUP": 129, "SIGQUIT": 131, "SIGXCPU": 152, "SIGTERM": 143, "SIGINT": 130}
+
+
+@pytest.mark.parametrize(("name", "times"), [*((n, 1) for n in ENDINGS), ("SIGINT", 2)])
+def test_no_signal_leaves_temporary_files(
+    tmp_path: Path, small: Image.Image, name: str, times: int
+) -> None:
+    big = small.resize((2048, 1536))
+    for i in range(4):
+        (tmp_path / f"{i}.bkc").write_bytes(bkcodec.encode(big))
+    command = [sys.executable, "-m", "bkcodec", "decode", ".", "-o", "out/", "-j", "2"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob("out/.bkcodec-*")):
+        assert process.poll() is None
+        time.sleep(0.002)
+    began = time.monotonic()
+    for _ in range(times):
+        process.send_signal(getattr(signal, name))
+        time.sleep(0.05)
+    assert process.wait() == ENDINGS[name]
+    assert time.monotonic() - began < 1
+    assert not list(tmp_path.glob("out/.bkcodec-*"))
+
+
+def test_what_is_ignored_stays_ignored(tmp_path: Path, small: Image.Image) -> None:
+    small.save(tmp_path / "a.png")
+    code = (
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+        "from bkcodec import cli; cli._stop_on_signals(); os.kill(os.getpid(), signal.SIGHUP); "
+        "sys.argv[1:] = ['encode', 'a.png']; cli.run()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
+    assert (tmp_path / "a.bkc").exists()
+
+
+def test_streams_are_written_to_and_never_replaced(here: Path) -> None:
+    link = here / "link"
+    link.symlink_to("/proc/self/fd/1")
+    for options in ((), ("--force",), ("--skip-existing",)):
+        done = fresh("encode", "one.png", "-o", "link", *options)
+        assert done.returncode == 0 and done.stdout.startswith(MAGIC) and link.is_symlink()
+    os.mkfifo(here / "pipe")
+    reader = subprocess.Popen(["cat", "pipe"], stdout=subprocess.PIPE)
+    assert fresh("encode", "one.png", "-o", "pipe").returncode == 0
+    assert reader.communicate()[0].startswith(MAGIC) and (here / "pipe").is_fifo()
+
+
+def test_force_keeps_the_mode(run: Run, tmp_path: Path, small: Image.Image) -> None:
+    small.save(tmp_path / "a.png")
+    target = tmp_path / "a.bkc"
+    assert run("encode", tmp_path / "a.png") == 0
+    target.chmod(0o640)
+    assert run("encode", tmp_path / "a.png", "-f") == 0
+    assert target.stat().st_mode & 0o777 == 0o640
+
+
+def test_out_of_memory_anywhere_is_a_limit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> None:
+        raise ImportError("libtorch.so: failed to map segment from shared object")
+
+    monkeypatch.setattr(cli, "main", fail)
     with pytest.raises(SystemExit) as stop:
-        cli._terminate()
-    assert stop.value.code == 143
+        cli.run()
+    assert stop.value.code == 6 and capsys.readouterr().err == "bkcodec: error: out of memory\n"

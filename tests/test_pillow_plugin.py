@@ -61,3 +61,25 @@ def test_the_plugin_takes_metadata_like_other_formats(small: Image.Image) -> Non
     with Image.open(io.BytesIO(out.getvalue())) as image:
         assert image.info["icc_profile"] == b"profile" and "xmp" not in image.info
         assert image.getexif()[0x010F] == "Camera"
+
+
+def test_a_failing_save_keeps_the_old_file(small: Image.Image, tmp_path: Path) -> None:
+    path = tmp_path / "photo.bkc"
+    small.save(path)
+    before = path.read_bytes()
+    for name in (path, str(path), os.fsencode(path)):
+        with pytest.raises(bkcodec.TargetError):
+            small.save(name, target_size=10)
+        with pytest.raises(TypeError, match="not qualty"):
+            small.save(name, qualty=10)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["photo.bkc"]
+    small.save(tmp_path / "other", "BKC", quality=5)
+    assert (tmp_path / "other").stat().st_size < len(before)
+
+
+def test_decoding_options_of_an_image(bkc: bytes) -> None:
+    plain, other = Image.open(io.BytesIO(bkc)), Image.open(io.BytesIO(bkc))
+    other.decode_options = bkcodec.DecodeOptions(steps=2, seed=3)
+    expected = bkcodec.decode(bkc, other.decode_options)
+    assert np.array_equal(np.asarray(other), np.asarray(expected))
+    assert not np.array_equal(np.asarray(plain), np.asarray(expected))

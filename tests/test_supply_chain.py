@@ -127,7 +127,7 @@ def test_a_changed_bundle_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     lite.write_bytes(data)
     monkeypatch.setattr(bundle, "weights_folder", lambda: tmp_path / "weights")
     bundle.shipped_bundles.cache_clear()
-    bundle.load_bundle.cache_clear()
+    bundle._load.cache_clear()
     try:
         with pytest.raises(UnsupportedError, match="damaged"):
             bundle.load_bundle(bundle.find_bundle("lite"))
@@ -136,7 +136,7 @@ def test_a_changed_bundle_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     finally:
         monkeypatch.undo()
         bundle.shipped_bundles.cache_clear()
-        bundle.load_bundle.cache_clear()
+        bundle._load.cache_clear()
 
 
 def test_the_manifest_covers_all_weights() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import sys
 import threading
 from dataclasses import dataclass, field
 from typing import Any
 
 from bkcodec.bench.codecs import Candidate
+from bkcodec.machine import python_command
 
 TIME_LIMIT = 1800.0  # seconds for one task; then its process is ended
 
@@ -54,9 +54,8 @@ class Worker:
             self._process.kill()
 
     def _start(self) -> dict[str, Any]:
-        command = [sys.executable, "-m", "bkcodec.bench.serve"]
         self._process = subprocess.Popen(
-            command,
+            python_command("bkcodec.bench.serve"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

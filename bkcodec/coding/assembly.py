@@ -15,6 +15,7 @@ from bkcodec.backbones import find_directory
 from bkcodec.bundle import Bundle, load_bundle
 from bkcodec.errors import UnsupportedError, UsageError, first_line
 from bkcodec.machine import out_of_memory, pick_device
+from bkcodec.models.blocks import adopt_exponents
 from bkcodec.models.compression import BkSdmCompression
 from bkcodec.models.config import ModelConfig, sd_config
 from bkcodec.models.sd.folder import has_unet, load_unet, load_vae
@@ -73,8 +74,9 @@ def load_model(
     """
     if backbone.bk_sdm is None and _takes_backbone(load_bundle(path)):
         backbone = replace(backbone, bk_sdm=os.environ.get(VARIABLE) or None)
+    bundle = load_bundle(path)
     with _LOADING:  # threads that need the same model wait for one
-        return _assemble(path, device, backbone)
+        return _assemble(bundle, device, backbone), bundle
 
 
 def move(model: BkSdmCompression, device: torch.device) -> None:
@@ -103,9 +105,8 @@ def _takes_backbone(bundle: Bundle) -> bool:
 
 
 @lru_cache(maxsize=4)
-def _assemble(path: Path, device: str, backbone: Backbone) -> tuple[BkSdmCompression, Bundle]:
-    bundle = load_bundle(path)
-    parts, needed = bundle.header["parts"], _needed(bundle)
+def _assemble(bundle: Bundle, device: str, backbone: Backbone) -> BkSdmCompression:
+    path, parts, needed = bundle.path, bundle.header["parts"], _needed(bundle)
     if any(origin not in ("custom", "pretrained") for origin in parts.values()):
         raise UnsupportedError(f"{path}: has parts that this version does not know: {parts}")
     named = (backbone.bk_sdm, backbone.vae) != (None, None) or backbone.unet == "bk-sdm"
@@ -125,15 +126,18 @@ def _assemble(path: Path, device: str, backbone: Backbone) -> tuple[BkSdmCompres
         raise UnsupportedError(
             f"{path}: its networks do not fit this version: {summary}"
         ) from error
-    return model, bundle
+    return model
 
 
 def _built(
     bundle: Bundle, vae: SdVae | None, unet: SdUNet | None, device: torch.device
 ) -> BkSdmCompression:
     """A bundle's networks around pretrained parts; raises whatever does not fit."""
-    model = BkSdmCompression(ModelConfig(**bundle.header["model"]), vae=vae, backbone=unet)
+    config = ModelConfig(**bundle.header["model"])
     state = {k: torch.from_numpy(v.astype(np.float32)) for k, v in bundle.state().items()}
+    with torch.device("meta"):  # shapes only: what a file claims may be of any size
+        _compare(BkSdmCompression(config, vae=vae, backbone=unet), state)
+    model = BkSdmCompression(config, vae=vae, backbone=unet)
     if not all(torch.isfinite(v).all() for v in state.values()):
         raise ValueError("weights that are not finite")
     adapted = {k: v for k, v in state.items() if k.startswith(ADAPTED)}
@@ -152,6 +156,15 @@ def _built(
     model = model.to(memory_format=torch.channels_last)
     move(model, device)
     return model.eval().requires_grad_(False)
+
+
+def _compare(draft: BkSdmCompression, state: dict[str, torch.Tensor]) -> None:
+    """Hold the shapes of networks against the tensors of a file (ValueError)."""
+    adopt_exponents(draft, state)
+    for name, tensor in draft.own_state().items():
+        if name not in state or state[name].shape != tensor.shape:
+            present = list(state[name].shape) if name in state else "missing"
+            raise ValueError(f"{name} is {present}, the header wants {list(tensor.shape)}")
 
 
 def create_bk_sdm_compression_model(

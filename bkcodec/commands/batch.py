@@ -19,7 +19,7 @@ import click
 from bkcodec.commands.paths import Job
 from bkcodec.commands.values import tile
 from bkcodec.errors import BkcError, InputError, UsageError
-from bkcodec.files import Content, printable, refuse_special, write_stream, write_whole
+from bkcodec.files import Content, is_stream, printable, refuse_folder, write_stream, write_whole
 from bkcodec.machine import out_of_memory, share_heap, share_threads
 from bkcodec.options import DEVICES, UNETS, Backbone, Limits, at_most_one
 
@@ -202,13 +202,12 @@ def run_all(jobs: list[Job], work: Callable[[Job], Report], n_jobs: int) -> Iter
     if n_jobs <= 1 or len(jobs) <= 1:
         yield from map(attempt, jobs)
         return
-    with ThreadPoolExecutor(n_jobs) as pool:
-        try:
-            for future in as_completed([pool.submit(attempt, job) for job in jobs]):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    pool = ThreadPoolExecutor(n_jobs)
+    try:
+        for future in as_completed([pool.submit(attempt, job) for job in jobs]):
+            yield future.result()
+    finally:  # who stops does not wait for the files that are at work
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def run_batch(
@@ -274,7 +273,9 @@ def is_in_the_way(job: Job, shared: Shared) -> bool:
     """
     if job.target is None or not (job.target.exists() or job.target.is_symlink()):
         return False
-    refuse_special(job.target)
+    refuse_folder(job.target)
+    if is_stream(job.target):
+        return False
     if shared.skip_existing:
         return True
     if not shared.force:

@@ -29,10 +29,15 @@ def dct_basis(channels: int) -> Tensor:
         ``torch.nn.functional.pixel_unshuffle(x, 16)``. Rows are ordered by falling energy
         under the usual 1/f model of natural images, chroma counted as weaker than luma.
     """
+    with torch.device("cpu"):  # numbers, also where networks are drafted without any
+        return _basis()[:channels]
+
+
+def _basis() -> Tensor:
     k, dct = torch.arange(STRIDE, dtype=torch.float32), dct_matrix(STRIDE)
     colour = _LUMA_CHROMA / _LUMA_CHROMA.norm(dim=1, keepdim=True)
     basis = torch.einsum("ac,ui,vj->auvcij", colour, dct, dct).reshape(3 * STRIDE**2, -1)
 
     radius = torch.sqrt(k[:, None] ** 2 + k[None] ** 2)  # [16, 16] spatial frequency
     cost = torch.stack([radius, 1.9 * radius + 3.5, 1.9 * radius + 4.5]).flatten()
-    return basis[torch.argsort(cost, stable=True)[:channels]]
+    return basis[torch.argsort(cost, stable=True)]

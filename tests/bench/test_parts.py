@@ -128,6 +128,18 @@ def test_a_worker_that_dies_is_an_answer() -> None:
     assert "unknown bundle" in Worker(Candidate("bundle", "x", (1.0,), "x", {})).ask()["error"]
 
 
+def test_a_worker_runs_no_code_of_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("statistics", "json", "bkcodec", "sitecustomize", "torch"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    worker = Worker(pillow_peer("jpeg"))
+    assert "cannot identify" not in str(worker.ask(task="encode", image="missing.png"))
+    worker.close()
+    assert worker.load_seconds is not None and not (tmp_path / "ran").exists()
+
+
 def curve(factor: float, values: list[float]) -> list[tuple[float, float]]:
     return [(factor * 0.1 * 2**i, v) for i, v in enumerate(values)]
 

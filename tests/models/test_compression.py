@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import bkcodec
@@ -205,10 +206,27 @@ def test_bad_bundles_are_refused(lite: Bundle, tmp_path: Path, fault: str) -> No
         load_model(path, "cpu")
 
 
+def test_a_bundle_that_claims_wide_networks_is_refused_before_they_are_built(
+    tmp_path: Path, lite: Bundle
+) -> None:
+    with safe_open(lite.path, "np") as file:
+        header = json.loads(file.metadata()["bkcodec"])
+        arrays = {k: file.get_tensor(k) for k in file.keys() if not k.startswith("int.")}  # noqa: SIM118
+    header["model"]["N"] = 4096
+    path = tmp_path / "wide.safetensors"
+    save_file(arrays, path, {"bkcodec": json.dumps(header)})
+    with pytest.raises(UnsupportedError, match="the header wants"):
+        load_model(path, "cpu")
+    header["model"]["M"] = 7
+    save_file(arrays, path, {"bkcodec": json.dumps(header)})
+    with pytest.raises(UnsupportedError, match="channels, not 7"):
+        load_bundle(path)
+
+
 def test_a_changed_shipped_bundle_is_refused(monkeypatch: pytest.MonkeyPatch, lite: Bundle) -> None:
 
     info = bundle_module.shipped_bundles()[0]
     monkeypatch.setattr(bundle_module, "shipped_bundles", lambda: (replace(info, sha256="0" * 64),))
-    load_bundle.cache_clear()
+    bundle_module._load.cache_clear()
     with pytest.raises(UnsupportedError, match="SHA-256"):
         load_bundle(info.path)
