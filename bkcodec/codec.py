@@ -19,11 +19,18 @@ from bkcodec import machine
 from bkcodec.bundle import Bundle, bundle_for, check_fingerprint, find_bundle, load_bundle
 from bkcodec.coding.integers import IntegerCoder, IntegerEncoder
 from bkcodec.coding.search import largest
-from bkcodec.container import Container, container_from_bytes, container_to_bytes
+from bkcodec.container import (
+    Container,
+    container_from_bytes,
+    container_to_bytes,
+    extra_bytes,
+)
 from bkcodec.engine.runtime import Runtime
-from bkcodec.errors import FormatError, UsageError, extra
+from bkcodec.errors import FormatError, TargetError, UsageError, extra
 from bkcodec.files import read_limited
-from bkcodec.image.picture import Picture, Pixels, Rows, apply_alpha, image_from_rows
+from bkcodec.image.exif import thumbnail_bytes
+from bkcodec.image.metadata import stripped
+from bkcodec.image.picture import Picture, Pixels, Rows, apply_alpha, image_from_rows, reduced
 from bkcodec.image.reading import alpha_from_png, picture_from_image
 from bkcodec.image.writing import alpha_to_png
 from bkcodec.inspection import read_symbols
@@ -39,6 +46,7 @@ if TYPE_CHECKING:
     from bkcodec.models.compression import BkSdmCompression
 
 OWN_UNET = Backbone(unet="own")
+SHARE = 10  # a preview may have one byte for so many of the picture
 READ, WHOLE = 3, 7  # bytes of a pixel that is read; of a decoded one, as array and as image
 HINT_BYTES = 7  # of the section with timestep and seed, at most
 ADVICE = (
@@ -138,26 +146,20 @@ class Codec:
             UsageError: a map of another size or beyond the levels, or one with a target or an
                 effort.
         """
-        levels = self._levels(picture, options, offsets)
         deadline = math.inf if options.timeout is None else time.monotonic() + options.timeout
-        picture = apply_alpha(picture, options.alpha)
+        picture = apply_alpha(reduced(picture, options.max_side), options.alpha)
+        levels = _levels(picture, options, offsets, self.coder.stride)
         with self._turn(), out_of_memory(ADVICE):
             y, z = self.encoder.analyse(picture.rgb, options.tile, keep_y=options.effort > 0)
         frame = self._frame(picture, options, offsets)
         limit = options.largest_file(*picture.size)
         if limit is not None:
-            reserve = HINT_BYTES if options.effort else 0
-            quantise = self.encoder.quantise
-            encoded = largest(
-                lambda level: self._pack(quantise(z, level), level, replace(frame, level=level)),
-                limit,
-                deadline,
-                reserve,
-            )
+            frame = _with_small_thumbnail(frame, options, limit)
+            encoded = self._largest(z, frame, limit, deadline, HINT_BYTES if options.effort else 0)
         else:
             symbols = self.encoder.quantise(z, levels)
             del z  # large for huge pictures
-            encoded = self._pack(symbols, levels, frame)
+            encoded = self._pack(symbols, levels, frame, options)
         if y is None:
             return encoded
         with self._turn(), out_of_memory(ADVICE):
@@ -234,17 +236,6 @@ class Codec:
         """Threads that share pretrained parts, which have settings and a place, take turns."""
         return _TURN if self.coder.takes_turns else nullcontext()
 
-    def _levels(
-        self, picture: Picture, options: EncodeOptions, offsets: Offsets | None
-    ) -> int | Levels:
-        """The level of all cells, or that of each."""
-        if offsets is None:
-            return options.level
-        if options.effort or options.has_target:
-            raise UsageError("a level map goes with a quality, not with targets or an effort")
-        rows, columns = (-(-n // self.coder.stride) for n in reversed(picture.size))
-        return cell_levels(options.level, offsets, rows, columns)
-
     def _frame(
         self, picture: Picture, options: EncodeOptions, offsets: Offsets | None
     ) -> Container:
@@ -259,15 +250,41 @@ class Codec:
             b"",
             level_map=write_map(offsets) if offsets is not None and offsets.any() else None,
             alpha=alpha_to_png(picture.alpha) if picture.alpha is not None else None,
-            metadata=picture.metadata.without(options.strip),
+            metadata=stripped(picture.metadata, options.strip),
             greyscale=picture.greyscale,
         )
 
-    def _pack(self, symbols: Symbols, levels: int | Levels, frame: Container) -> Encoded:
+    def _largest(
+        self, z: Any, frame: Container, limit: int, deadline: float, reserve: int
+    ) -> Encoded:
+        """The best file of at most so many bytes; see ``largest``."""
+
+        def coded(level: int) -> Encoded:
+            return self._pack(self.encoder.quantise(z, level), level, replace(frame, level=level))
+
+        try:
+            return largest(coded, limit, deadline, reserve)
+        except TargetError as error:
+            parts = [f"{name} {n:,} bytes" for name, n in extra_bytes(frame).items()]
+            if not parts:
+                raise
+            raise TargetError(
+                f"{error}, of which {', '.join(parts)}; --strip and --alpha drop leave these out"
+            ) from error
+
+    def _pack(
+        self,
+        symbols: Symbols,
+        levels: int | Levels,
+        frame: Container,
+        options: EncodeOptions | None = None,
+    ) -> Encoded:
         """The file of these symbols, or of what the prior can say of them."""
         with out_of_memory(ADVICE):
             string, coded = self.bundle.prior.at(levels).encode(symbols)
         container = replace(frame, z=string)
+        if options is not None:
+            container = _with_small_thumbnail(container, options, len(string))
         return Encoded(container_to_bytes(container), container, coded)
 
     def _bands(
@@ -286,6 +303,26 @@ class Codec:
                 band = np.dstack([band, alpha[top : top + len(band)]])
             top += len(band)
             yield band
+
+
+def _levels(
+    picture: Picture, options: EncodeOptions, offsets: Offsets | None, stride: int
+) -> int | Levels:
+    """The level of all cells, or that of each."""
+    if offsets is None:
+        return options.level
+    if options.effort or options.has_target:
+        raise UsageError("a level map goes with a quality, not with targets or an effort")
+    rows, columns = (-(-n // stride) for n in reversed(picture.size))
+    return cell_levels(options.level, offsets, rows, columns)
+
+
+def _with_small_thumbnail(container: Container, options: EncodeOptions, n_bytes: int) -> Container:
+    """Without EXIF's preview, where that is larger than a tenth of so many bytes."""
+    exif = container.metadata.exif
+    if options.keep_thumbnail or not exif or SHARE * thumbnail_bytes(exif) <= n_bytes:
+        return container
+    return replace(container, metadata=stripped(container.metadata, {"thumbnail"}))
 
 
 @lru_cache(maxsize=4)

@@ -43,7 +43,8 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import BinaryIO
 
 from bkcodec.errors import FormatError, LimitError, UnsupportedError
@@ -81,6 +82,11 @@ class Container:
     timestep: int | None = None
     seed: int = 0
     greyscale: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.width, self.height
 
     @property
     def z_shape(self) -> tuple[int, int]:
@@ -128,6 +134,13 @@ def container_to_bytes(c: Container) -> bytes:
         _write_section(out, LAYOUT, _GREYSCALE)
     out.write(_CRC.pack(zlib.crc32(out.getvalue())))
     return out.getvalue()
+
+
+def extra_bytes(container: Container) -> dict[str, int]:
+    """What alpha and metadata take in the file, in bytes, by name; only what there is."""
+    blocks = asdict(container.metadata).items()
+    sizes = {name: len(_pack(block)) for name, block in blocks if block}
+    return sizes | ({"alpha": len(container.alpha)} if container.alpha is not None else {})
 
 
 def container_from_bytes(data: bytes, limits: Limits | None = None) -> Container:
@@ -238,6 +251,7 @@ def _parse_hints(payload: memoryview | None) -> tuple[int | None, int]:
     return (timestep - 1 if timestep else None), seed
 
 
+@lru_cache(maxsize=8)  # a search for a size asks for the same blocks again and again
 def _pack(block: bytes) -> bytes:
     deflated = zlib.compress(block, 9)
     return b"\x01" + deflated if len(deflated) < len(block) else b"\x00" + block

@@ -20,8 +20,9 @@ class Metadata:
         return replace(self, **absent)
 
     def for_pillow(self) -> dict[str, bytes]:
-        """What there is, under the names that Pillow has for it."""
-        blocks = {"icc_profile": self.icc, "exif": self.exif, "xmp": self.xmp}
+        """What there is, under the names and in the form that Pillow has for it."""
+        exif = b"Exif\0\0" + self.exif if self.exif else None
+        blocks = {"icc_profile": self.icc, "exif": exif, "xmp": self.xmp}
         return {name: block for name, block in blocks.items() if block}
 
 

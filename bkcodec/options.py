@@ -15,6 +15,7 @@ LEVELS = MAX_LEVEL + 1  # of a bundle
 DEFAULT_QUALITY = 50.0
 MAX_STEPS, MAX_EFFORT, MAX_SEED = 50, 2, 2**31 - 1
 METADATA = ("icc", "exif", "xmp")
+STRIPPED = (*METADATA, "gps", "thumbnail")  # what can be left out
 SCHEDULERS = ("ddim", "dpm++", "euler", "lcm")
 UNETS = ("auto", "own", "bk-sdm")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -113,7 +114,11 @@ class EncodeOptions:
         model: name of a bundle or path of a bundle file.
         device: auto, cpu, cuda or mps.
         tile: side in pixels of the tiles that the networks see; 0 = whole image; None = auto.
-        strip: any of "exif", "xmp", "icc"; these are not stored.
+        strip: any of "exif", "xmp", "icc", "gps" (the place, in EXIF and XMP) and "thumbnail"
+            (EXIF's preview); these are not stored.
+        keep_thumbnail: store a preview even if it is larger than a tenth of the picture; that of a
+            photo that was turned upright never is.
+        max_side: pixels; a picture with a longer side is reduced to it first. None = as it is.
         alpha: "keep", "drop", or a colour (Pillow's names and #rrggbb) to composite onto.
         effort: 1 searches the timestep at which a decoder's U-Net comes closest to the latent, 2
             also the seed for several steps; the file tells the decoder. 0 searches nothing.
@@ -128,6 +133,8 @@ class EncodeOptions:
     device: str = "auto"
     tile: int | None = None
     strip: frozenset[str] = frozenset()
+    keep_thumbnail: bool = False
+    max_side: int | None = None
     alpha: str = "keep"
     effort: int = 0
     timeout: float | None = None
@@ -144,10 +151,13 @@ class EncodeOptions:
                 raise UsageError(f"{name} {target}: must be above 0 and finite")
         if self.timeout is not None and not self.timeout >= 0:
             raise UsageError(f"timeout {self.timeout}: must be a number of seconds, 0 or more")
-        if self.strip - set(METADATA):
-            unknown = ", ".join(sorted(self.strip - set(METADATA)))
-            raise UsageError(f"strip {unknown}: not icc, exif or xmp")
-        _check_alpha(self.alpha)
+        in_range("max_side", self.max_side, 1, float("inf"))
+        if self.strip - set(STRIPPED):
+            unknown = ", ".join(sorted(self.strip - set(STRIPPED)))
+            raise UsageError(f"strip {unknown}: not one of {', '.join(STRIPPED)}")
+        if self.keep_thumbnail and {"exif", "thumbnail"} & self.strip:
+            raise UsageError("a thumbnail cannot be kept and stripped")
+        check_alpha(self.alpha)
 
     @property
     def level(self) -> int:
@@ -206,7 +216,8 @@ class DecodeOptions:
         one_of("scheduler", self.scheduler, SCHEDULERS)
 
 
-def _check_alpha(alpha: str) -> None:
+def check_alpha(alpha: str) -> None:
+    """Refuse what is neither keep, drop nor a colour (UsageError)."""
     if alpha in ("keep", "drop"):
         return
     from PIL import ImageColor

@@ -3,11 +3,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bkcodec.commands.paths import Job, plan
+from bkcodec.commands.paths import Job, Naming, plan
 from bkcodec.errors import (
     BkcError,
     InputError,
@@ -31,7 +32,8 @@ def targets(jobs: list[Job]) -> list[str]:
 
 def test_outputs(tree: Path, tmp_path: Path) -> None:
     def to(output: str | None, *inputs: object, recursive: bool = False) -> list[str]:
-        return targets(plan(map(str, inputs), output, ".bkc", IMAGE_SUFFIXES, recursive))
+        naming = Naming(output, ".bkc")
+        return targets(plan(map(str, inputs), naming, IMAGE_SUFFIXES, recursive).jobs)
 
     a = tree / "a.png"
     assert to(None, a) == [str(tree / "a.bkc")]
@@ -49,7 +51,6 @@ def test_outputs(tree: Path, tmp_path: Path) -> None:
         (["missing.png"], None, InputError, "no such file"),
         (["deep"], None, InputError, "nothing to do"),
         (["a.png", "b.jpg"], "one.bkc", UsageError, "need a directory"),
-        (["a.png", "./a.png"], "out/", UsageError, "would both become"),
         (["-", "-"], "-", UsageError, "twice|need a directory"),
         (["-"], "out/", UsageError, "standard input"),
         (["a.png"], "a.png", UsageError, "would be overwritten"),
@@ -65,7 +66,35 @@ def test_refusals(
 ) -> None:
     monkeypatch.chdir(tree)
     with pytest.raises(error, match=message):
-        plan(inputs, output, ".bkc", IMAGE_SUFFIXES, False)
+        plan(inputs, Naming(output, ".bkc"), IMAGE_SUFFIXES, False)
+
+
+def test_names_that_collide_are_listed_and_the_rest_is_done(tree: Path) -> None:
+    (tree / "a.jpg").write_bytes(b"x")
+    naming = Naming(str(tree / "out"), ".bkc")
+    result = plan([str(tree)], naming, IMAGE_SUFFIXES, True)
+    assert targets(result.jobs) == [str(tree / "out" / p) for p in ("b.bkc", "deep/er/c.bkc")]
+    assert [job.source for job, _ in result.failures] == [tree / "a.jpg", tree / "a.png"]
+    assert "would both become" in str(result.failures[0][1])
+    assert "--keep-extension" in str(result.failures[0][1])
+    kept = plan([str(tree)], replace(naming, keep_extension=True), IMAGE_SUFFIXES, True)
+    assert not kept.failures and str(tree / "out" / "a.jpg.bkc") in targets(kept.jobs)
+
+
+def test_a_name_given_twice_is_done_once(tree: Path) -> None:
+    result = plan([str(tree / "a.png")] * 2, Naming("out/", ".bkc"), IMAGE_SUFFIXES, False)
+    assert len(result.jobs) == 1 and not result.failures
+
+
+def test_what_is_left_out_of_a_folder_is_counted(tree: Path) -> None:
+    for name in ("d.heic", "e.HEIC", "._a.png", ".DS_Store", "old.bkc", "Makefile"):
+        (tree / name).write_bytes(b"x")
+    (tree / "__MACOSX").mkdir()
+    (tree / "__MACOSX" / "b.png").write_bytes(b"x")
+    result = plan([str(tree)], Naming(None, ".bkc"), frozenset({".png"}), True)
+    assert {job.source for job in result.jobs} == {tree / "a.png", tree / "deep/er/c.png"}
+    counted = {".heic": 2, ".jpg": 1, ".txt": 1, "no extension": 1}
+    assert result.left_out == counted
 
 
 def test_write_whole(tmp_path: Path) -> None:

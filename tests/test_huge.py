@@ -14,7 +14,7 @@ from PIL import Image
 from bkcodec import DecodeOptions, EncodeOptions, machine, pillow_plugin
 from bkcodec.codec import Codec
 from bkcodec.errors import LimitError
-from bkcodec.image.reading import open_image
+from bkcodec.image.opening import open_header
 from bkcodec.inspection import info
 from bkcodec.models.own.unet import DenoisingUNet
 from bkcodec.models.sd.unet import LatentUNet
@@ -148,10 +148,10 @@ def test_pillows_limit_does_not_matter_and_stays(monkeypatch: pytest.MonkeyPatch
     out = io.BytesIO()
     Image.new("1", (3000, 3000)).save(out, "PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert open_image(io.BytesIO(out.getvalue())).size == (3000, 3000)
+    assert open_header(io.BytesIO(out.getvalue())).size == (3000, 3000)
     assert Image.MAX_IMAGE_PIXELS == 100
     with pytest.raises(LimitError):
-        open_image(io.BytesIO(out.getvalue()), Limits(max_pixels=100))
+        open_header(io.BytesIO(out.getvalue()), Limits(max_pixels=100))
 
 
 Run = Callable[..., int]

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from bkcodec.codec import Codec
 from bkcodec.errors import BkcError, InputError, LimitError
-from bkcodec.image.reading import open_image, picture_from_image
+from bkcodec.image.reading import read_picture
 from bkcodec.models.lpips import Lpips
 from bkcodec.options import Backbone, DecodeOptions, EncodeOptions
 
@@ -113,7 +113,7 @@ def test_malformed_images_raise_our_errors_only() -> None:
                 continue
             tried += 1
             try:
-                picture_from_image(open_image(io.BytesIO(file.read())))
+                read_picture(io.BytesIO(file.read()))
             except BkcError as error:
                 refused += 1
                 assert error.exit_code in (3, 6)

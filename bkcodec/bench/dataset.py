@@ -10,7 +10,7 @@ from PIL import Image
 
 from bkcodec.errors import BkcError, InputError
 from bkcodec.files import IMAGE_SUFFIXES
-from bkcodec.image.reading import open_image, picture_from_image
+from bkcodec.image.reading import read_picture
 
 RUN = "run.json"  # marks the output folder of a benchmark
 
@@ -79,7 +79,7 @@ def prepare(source: Path, folder: Path) -> Dataset:
 
 def _prepare_one(file: Path, name: str, path: Path) -> Photo:
     with file.open("rb") as stream:
-        picture = picture_from_image(open_image(stream))
+        picture = read_picture(stream)
     notes = ["greyscale"] if picture.greyscale else []
     notes += ["alpha left out"] if picture.alpha is not None else []
     notes += ["ICC profile left out"] if picture.metadata.icc is not None else []

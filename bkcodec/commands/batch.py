@@ -1,149 +1,35 @@
-"""Many files: the options that encode and decode share, one report per file, the summary."""
+"""Many files: one report per file, the summary, exit codes."""
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
 import sys
+import threading
+import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bkcodec.commands.paths import Job
-from bkcodec.commands.values import tile
-from bkcodec.errors import BkcError, InputError, UsageError
+from bkcodec.commands.paths import Job, Plan
+from bkcodec.commands.shared import Shared
+from bkcodec.errors import BkcError, InputError
 from bkcodec.files import Content, is_stream, printable, refuse_folder, write_stream, write_whole
-from bkcodec.machine import out_of_memory, share_heap, share_threads
-from bkcodec.options import DEVICES, UNETS, Backbone, Limits, at_most_one
+from bkcodec.machine import n_cores, out_of_memory, share_heap, share_threads
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """The options that encode and decode have in common; see ``shared_options``."""
-
-    output: str | None
-    bk_sdm: str | None
-    vae: str | None
-    unet: str
-    device: str
-    jobs: int
-    tile: int | None
-    max_pixels: int
-    recursive: bool
-    skip_existing: bool
-    force: bool
-    keep_mtime: bool
-    as_json: bool
-    verbose: bool
-
-    @property
-    def backbone(self) -> Backbone:
-        """Where pretrained parts come from."""
-        return Backbone(self.bk_sdm, self.vae, self.unet)
-
-    @property
-    def limits(self) -> Limits:
-        """What is accepted."""
-        return Limits(max_pixels=self.max_pixels)
-
-    def check(self, inputs: Iterable[str], jobs: list[Job]) -> None:
-        """Refuse options that do not go together, or do not apply (UsageError)."""
-        at_most_one(**{"--force": self.force, "--skip-existing": self.skip_existing})
-        to_stdout = any(job.target is None for job in jobs)
-        flags = {"json": self.as_json, "force": self.force, "skip-existing": self.skip_existing}
-        for flag, is_set in flags.items():
-            if is_set and to_stdout:
-                raise UsageError(f"--{flag} does not apply to standard output")
-        if self.recursive and not any(Path(name).is_dir() for name in inputs):
-            raise UsageError("--recursive needs a directory as input")
-        if self.keep_mtime and (to_stdout or any(job.source is None for job in jobs)):
-            raise UsageError("--keep-mtime needs files, not standard input or output")
-
-
-_OPTIONS = (
-    click.option(
-        "-v", "--verbose", is_flag=True, help="Show the log, and the traceback of each error."
-    ),
-    click.option(
-        "--json", "as_json", is_flag=True, help="Print one JSON object per file to standard output."
-    ),
-    click.option(
-        "--keep-mtime", is_flag=True, help="Give each output the modification time of its input."
-    ),
-    click.option("-f", "--force", is_flag=True, help="Overwrite outputs that exist."),
-    click.option("--skip-existing", is_flag=True, help="Skip inputs whose output exists."),
-    click.option("-r", "--recursive", is_flag=True, help="Look for files in subdirectories too."),
-    click.option(
-        "--max-pixels",
-        type=click.IntRange(0),
-        default=Limits().max_pixels,
-        show_default=True,
-        help="Refuse images with more pixels; 0 means no limit.",
-    ),
-    click.option(
-        "--tile",
-        type=tile,
-        metavar="auto|off|PX",
-        default="auto",
-        show_default=True,
-        help="Side in pixels of the tiles that the networks see of a large image.",
-    ),
-    click.option(
-        "-j",
-        "--jobs",
-        type=click.IntRange(1),
-        default=1,
-        show_default=True,
-        help="Files to work on at the same time; at most one per core.",
-    ),
-    click.option(
-        "--device",
-        type=click.Choice(DEVICES),
-        default="auto",
-        show_default=True,
-        help="Device that runs the networks.",
-    ),
-    click.option(
-        "--unet",
-        type=click.Choice(UNETS),
-        default="auto",
-        show_default=True,
-        help="The denoising U-Net to use: the backbone's or the bundle's own.",
-    ),
-    click.option("--vae", metavar="DIR|NAME", help="A VAE to use instead of the backbone's."),
-    click.option(
-        "--bk-sdm",
-        metavar="DIR|NAME|OWNER/NAME@COMMIT",
-        help="Pretrained networks, for bundles that need some.  [default: $BKCODEC_BK_SDM]",
-    ),
-    click.option(
-        "-o",
-        "--output",
-        metavar="PATH",
-        help="File or directory to write (a directory exists or ends in /); - for standard output.",
-    ),
-)
-
-
-def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the shared options to a command; it gets them as one ``Shared``, named ``shared``."""
-
-    @functools.wraps(command)
-    def with_shared(**given: Any) -> Any:
-        shared = Shared(**{f.name: given.pop(f.name) for f in fields(Shared)})
-        return command(shared=shared, **given)
-
-    wrapped: Callable[..., Any] = with_shared
-    for option in _OPTIONS:
-        wrapped = option(wrapped)
-    return wrapped
+PATIENCE = 1.0  # seconds until progress is shown
+Work = Callable[[Job], "Report"]
 
 
 @dataclass(slots=True)
@@ -172,14 +58,21 @@ class Report:
         v = self.values
         parts = [head, f"{v['width']}x{v['height']}"]
         if "bytes" in v:
-            parts += [f"{v['bytes']:,} B".replace(",", " "), f"{v['bpp']:.4f} bpp"]
+            parts += [f"{spaced(v['bytes'])} B", f"{v['bpp']:.4f} bpp"]
         if "quality" in v:
             parts += [f"q {v['quality']:g}"]
-        if "frames_left_out" in v:
-            parts += [f"first of {v['frames_left_out'] + 1} frames"]
+        if "psnr" in v:
+            ms_ssim = v.get("ms_ssim")
+            parts += [f"PSNR {v['psnr']:.2f} dB"]
+            parts += [f"MS-SSIM {ms_ssim:.4f}"] if ms_ssim is not None else []
         if "seconds" in v:
             parts += [f"{v['seconds']:.2f} s", f"{v['device']}"]
-        return "   ".join(parts)
+        return "   ".join(parts + [f"({printable(note)})" for note in v.get("notes", ())])
+
+
+def spaced(number: int) -> str:
+    """A number with spaces between thousands."""
+    return f"{number:,}".replace(",", " ")
 
 
 def exit_code(error: BaseException) -> int:
@@ -187,7 +80,7 @@ def exit_code(error: BaseException) -> int:
     return error.exit_code if isinstance(error, BkcError) else 1
 
 
-def run_all(jobs: list[Job], work: Callable[[Job], Report], n_jobs: int) -> Iterator[Report]:
+def run_all(jobs: list[Job], work: Work, n_jobs: int) -> Iterator[Report]:
     """Work through all jobs, ``n_jobs`` at a time; a failure is a report, not an exception."""
 
     def attempt(job: Job) -> Report:
@@ -211,38 +104,127 @@ def run_all(jobs: list[Job], work: Callable[[Job], Report], n_jobs: int) -> Iter
 
 
 def run_batch(
-    jobs: list[Job], work: Callable[[Job], Report], shared: Shared, activity: str
+    plan: Plan, load: Callable[[], Work], shared: Shared, activity: str, writes: bool = True
 ) -> None:
-    """Run all jobs with a progress bar, print a line or an error for each, exit where one failed.
+    """Run all jobs, print a line or an error for each and a summary, exit where one failed.
+
+    Args:
+        plan: what to do.
+        load: makes what does it; takes time, and is not called where nothing is left to do.
+        shared: options.
+        activity: a word for what is done.
+        writes: whether outputs that exist are in the way.
 
     Raises:
         SystemExit: with the error's exit code, or 1 for a batch.
+        BkcError: what does the work cannot be loaded.
     """
     from rich.console import Console
-    from rich.progress import Progress
 
     if shared.verbose:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    share_heap()
-    n_jobs = share_threads(min(shared.jobs, len(jobs)))
     console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, markup=False)
-    reports = []
-    show = console.is_terminal and len(jobs) > 1
-    with Progress(console=console, transient=True, disable=not show) as progress:
-        task = progress.add_task(activity, total=len(jobs))
-        for report in run_all(jobs, work, n_jobs):
-            reports.append(report)
-            progress.advance(task)
-            if shared.as_json:
-                click.echo(json.dumps(report.as_dict()))
-            if report.error is not None:
-                print_error(report, shared.verbose)
-            elif not shared.as_json:
-                console.print(report.line())
-    failed = sum(report.error is not None for report in reports)
-    if failed and len(jobs) > 1:
-        console.print(f"{failed} of {len(jobs)} files failed")
+    began = time.monotonic()
+    reports = [Report(job, error=error) for job, error in plan.failures]
+    reports += [r for job in plan.jobs if (r := _before(job, shared, writes)) is not None]
+    for report in reports:
+        _show(report, shared, console)
+    done = {id(report.job) for report in reports}
+    jobs = [job for job in plan.jobs if id(job) not in done]
+    if jobs:
+        share_heap()
+        n_jobs = share_threads(min(shared.jobs or n_cores(), len(jobs)))
+        work = load()
+        with _progress(console, activity, len(jobs), shared) as advance:
+            for report in run_all(jobs, work, n_jobs):
+                reports.append(report)
+                advance()
+                _show(report, shared, console)
+    if plan.is_batch:
+        _summarise(reports, plan.left_out, time.monotonic() - began, shared, console)
     exit_for(reports)
+
+
+def _before(job: Job, shared: Shared, writes: bool) -> Report | None:
+    """What becomes of a job whose output is in the way; None where nothing is."""
+    try:
+        if (writes or shared.skip_existing) and is_in_the_way(job, shared):
+            return Report(job, skipped=True)
+    except BkcError as error:
+        return Report(job, error=error)
+    return None
+
+
+@contextmanager
+def _progress(
+    console: Console, activity: str, n_jobs: int, shared: Shared
+) -> Iterator[Callable[[], None]]:
+    """A bar, or for one file a moving sign, on work over a second where somebody looks at it."""
+    if shared.quiet or not console.is_terminal:
+        yield lambda: None
+        return
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    count = [BarColumn(), TextColumn("{task.completed}/{task.total}")] if n_jobs > 1 else []
+    first = SpinnerColumn(), TextColumn("{task.description}")
+    progress: Progress = Progress(
+        *first, *count, TimeElapsedColumn(), console=console, transient=True
+    )
+    task = progress.add_task(activity, total=n_jobs)
+    timer = threading.Timer(PATIENCE, progress.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield lambda: progress.advance(task)
+    finally:
+        timer.cancel()
+        timer.join()
+        progress.stop()
+
+
+def _show(report: Report, shared: Shared, console: Console) -> None:
+    if shared.as_json:
+        click.echo(json.dumps(report.as_dict()))
+    if report.error is not None:
+        print_error(report, shared.verbose)
+    elif not shared.as_json and not shared.quiet:
+        console.print(report.line())
+
+
+def _summarise(
+    reports: list[Report],
+    left_out: Counter[str],
+    seconds: float,
+    shared: Shared,
+    console: Console,
+) -> None:
+    """Files, failures, bytes before and after, ratio and time, as a line or a JSON object."""
+    done = [r for r in reports if r.error is None and not r.skipped]
+    before = sum(r.values.get("bytes_before", 0) for r in done)
+    after = sum(r.values.get("bytes_after", 0) for r in done)
+    failed = sum(r.error is not None for r in reports)
+    skipped = sum(r.skipped for r in reports)
+    if shared.as_json:
+        row: dict[str, Any] = {
+            "files": len(reports),
+            "done": len(done),
+            "failed": failed,
+            "skipped": skipped,
+        }
+        row |= {"left_out": dict(left_out), "bytes_before": before, "bytes_after": after}
+        click.echo(json.dumps({"summary": row | {"seconds": round(seconds, 3)}}))
+    if left_out:
+        kinds = ", ".join(f"{n} {printable(kind)}" for kind, n in sorted(left_out.items()))
+        console.print(f"left out, of a kind that cannot be read here: {kinds}")
+    if shared.quiet or shared.as_json:
+        return
+    parts = [f"{len(done)} of {len(reports)} files"]
+    if before and after:
+        low, high = sorted((before, after))
+        parts += [f"{spaced(before)} B -> {spaced(after)} B ({high / low:.1f}:1)"]
+    parts += [f"{skipped} skipped"] if skipped else []
+    parts += [f"{failed} failed"] if failed else []
+    console.print("   ".join([*parts, f"{seconds:.1f} s"]))
 
 
 def print_error(report: Report, verbose: bool) -> None:
@@ -271,7 +253,7 @@ def is_in_the_way(job: Job, shared: Shared) -> bool:
     Raises:
         InputError: it exists, and nobody said what to do.
     """
-    if job.target is None or not (job.target.exists() or job.target.is_symlink()):
+    if job.target is None or not os.path.lexists(job.target):
         return False
     refuse_folder(job.target)
     if is_stream(job.target):

@@ -8,21 +8,23 @@ from pathlib import Path
 
 import click
 
-from bkcodec.commands.batch import (
-    Report,
-    Shared,
-    is_in_the_way,
-    run_batch,
-    shared_options,
-    write_output,
-)
-from bkcodec.commands.paths import EXTENSION, Job, is_directory, plan
+from bkcodec.commands.batch import Report, Work, run_batch, write_output
+from bkcodec.commands.paths import EXTENSION, Job, Naming, is_directory, plan
+from bkcodec.commands.shared import Shared, shared_options
 from bkcodec.container import MAGIC, container_from_bytes
 from bkcodec.errors import UsageError
 from bkcodec.files import STREAM, printable, read_whole
-from bkcodec.options import MAX_SEED, MAX_STEPS, SCHEDULERS, DecodeOptions, level_to_quality
+from bkcodec.options import (
+    MAX_SEED,
+    MAX_STEPS,
+    SCHEDULERS,
+    DecodeOptions,
+    check_alpha,
+    level_to_quality,
+)
 
-FORMATS = ("png", "jpg", "webp", "ppm", "tiff")
+FORMATS = ("png", "jpg", "jpeg", "webp", "ppm", "tiff", "tif")
+SAME = {"jpeg": "jpg", "tif": "tiff"}
 BY_SUFFIX = {
     ".png": "png",
     ".jpg": "jpg",
@@ -72,6 +74,18 @@ BY_SUFFIX = {
     help="How hard PNG files are compressed: 1 is fast, 9 slow and a little smaller.  [default: 1]",
 )
 @click.option(
+    "--jpeg-quality",
+    type=click.IntRange(1, 100),
+    help="Quality of JPEG files; from 90 on colours keep their resolution.  [default: 95]",
+)
+@click.option(
+    "--alpha",
+    default="keep",
+    show_default=True,
+    metavar="keep|drop|COLOR",
+    help="Write the alpha plane, leave it out, or blend the picture onto a colour.",
+)
+@click.option(
     "-m",
     "--model",
     help="The bundle's file, where the one that a .bkc file needs is not installed.",
@@ -85,6 +99,8 @@ def decode(
     realism: float,
     seed: int | None,
     png_effort: int | None,
+    jpeg_quality: int | None,
+    alpha: str,
     model: str | None,
     shared: Shared,
 ) -> None:
@@ -94,10 +110,16 @@ def decode(
     """
     if steps == 1 and (scheduler is not None or seed is not None):
         raise UsageError("--scheduler and --seed need --steps 2 or more")
-    extension = output_format(format_, shared.output, inputs)
-    if png_effort is not None and extension != "png":
-        raise UsageError(f"--png-effort does not apply to {extension} files")
-    jobs = plan(inputs, shared.output, f".{extension}", frozenset({EXTENSION}), shared.recursive)
+    extension = output_format(SAME.get(format_ or "", format_), shared.output, inputs)
+    for option, value, kind in (
+        ("--png-effort", png_effort, "png"),
+        ("--jpeg-quality", jpeg_quality, "jpg"),
+    ):
+        if value is not None and extension != kind:
+            raise UsageError(f"{option} does not apply to {extension} files")
+    check_alpha(alpha)
+    naming = Naming(shared.output, f".{extension}", shared.keep_extension)
+    jobs = plan(inputs, naming, frozenset({EXTENSION}), shared.recursive)
     shared.check(inputs, jobs)
     options = DecodeOptions(
         steps=steps,
@@ -110,33 +132,47 @@ def decode(
         backbone=shared.backbone,
         model_path=model,
     )
-    from bkcodec.codec import codec_for
-    from bkcodec.image.writing import PNG_EFFORT, WHOLE, save_rows
+    style = (png_effort, jpeg_quality, alpha)
+    run_batch(jobs, lambda: _work(options, shared, extension, *style), shared, "Decoding")
 
-    effort = png_effort or PNG_EFFORT
+
+def _work(
+    options: DecodeOptions,
+    shared: Shared,
+    extension: str,
+    png_effort: int | None,
+    jpeg_quality: int | None,
+    alpha: str,
+) -> Work:
+    """Decodes one file after the other."""
+    from bkcodec.codec import codec_for
+    from bkcodec.image.picture import flattened
+    from bkcodec.image.writing import JPEG_QUALITY, PNG_EFFORT, WHOLE, save_rows, writable
+
+    style = png_effort or PNG_EFFORT, jpeg_quality or JPEG_QUALITY
 
     def work(job: Job) -> Report:
-        if is_in_the_way(job, shared):
-            return Report(job, skipped=True)
         data = read_whole(job.source, options.limits.max_file_bytes, MAGIC)
         container = container_from_bytes(data, options.limits)
         codec = codec_for(container, options)
         started = time.perf_counter()
         rows = codec.decode_rows(container, options, whole=extension in WHOLE)
-        write_output(job, lambda file: save_rows(rows, file, extension, effort), shared)
-        seconds = time.perf_counter() - started
-        return Report(
-            job,
-            {
-                "width": container.width,
-                "height": container.height,
-                "seconds": round(seconds, 4),
-                "quality": level_to_quality(container.level),
-                "device": codec.device,
-            },
-        )
+        rows, notes = writable(flattened(rows, alpha), extension)
+        write_output(job, lambda file: save_rows(rows, file, extension, *style), shared)
+        values = {
+            "width": container.width,
+            "height": container.height,
+            "seconds": round(time.perf_counter() - started, 4),
+            "quality": level_to_quality(container.level),
+            "device": codec.device,
+            "bytes_before": len(data),
+            "notes": notes,
+        }
+        if job.target is not None and job.target.is_file():
+            values["bytes_after"] = job.target.stat().st_size
+        return Report(job, values)
 
-    run_batch(jobs, work, shared, "Decoding")
+    return work
 
 
 def output_format(chosen: str | None, output: str | None, inputs: Iterable[str]) -> str:

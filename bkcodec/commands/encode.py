@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from bkcodec.commands.batch import (
-    Report,
-    Shared,
-    is_in_the_way,
-    run_batch,
-    shared_options,
-    write_output,
-)
-from bkcodec.commands.paths import EXTENSION, Job, plan
+from bkcodec.commands.batch import Report, run_batch, write_output
+from bkcodec.commands.paths import EXTENSION, Job, Naming, Plan, plan
+from bkcodec.commands.shared import Shared, shared_options
 from bkcodec.commands.values import byte_size, strip
-from bkcodec.errors import BkcError, UsageError
+from bkcodec.container import MAGIC, extra_bytes
+from bkcodec.errors import BkcError, InputError, UsageError
 from bkcodec.files import IMAGE_SUFFIXES, printable, read_whole
 from bkcodec.options import MAX_EFFORT, EncodeOptions, Limits, level_to_quality
 
 if TYPE_CHECKING:
     from bkcodec.codec import Codec, Encoded
     from bkcodec.image.picture import Picture
+
+NOTABLE = 10  # metadata that is more than one byte of so many is mentioned
 
 
 @click.command()
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "--target-size",
     type=byte_size,
-    metavar="N[k|M]",
+    metavar="N[k|M|KiB|MiB]",
     help="Largest file size in bytes; 12k is 12,000.",
 )
 @click.option(
@@ -57,7 +56,7 @@ if TYPE_CHECKING:
 @click.option(
     "--strip",
     type=strip,
-    metavar="exif,xmp,icc,all",
+    metavar="exif,xmp,icc,gps,thumbnail,all",
     default="",
     help="Metadata that is not to be stored.",
 )
@@ -82,6 +81,15 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="After this time, searches (--target-bpp, --target-size, --effort) take the best so far.",
 )
+@click.option(
+    "--max-side",
+    type=click.IntRange(1),
+    metavar="PX",
+    help="Reduce photos whose longer side has more pixels.",
+)
+@click.option("--keep-thumbnail", is_flag=True, help="Store EXIF's preview even if it is large.")
+@click.option("--accept-damaged", is_flag=True, help="Fill what is missing of damaged photos.")
+@click.option("--measure", is_flag=True, help="Decode, too, and report PSNR and MS-SSIM.")
 @click.option("--dry-run", is_flag=True, help="Encode and report, but write nothing.")
 @click.option(
     "--verify", is_flag=True, help="Read back each file that was written and compare its symbols."
@@ -94,9 +102,13 @@ def encode(
     target_size: int | None,
     model: str,
     strip: frozenset[str],
+    keep_thumbnail: bool,
+    max_side: int | None,
     alpha: str,
     effort: int,
     timeout: float | None,
+    accept_damaged: bool,
+    measure: bool,
     dry_run: bool,
     verify: bool,
     shared: Shared,
@@ -113,6 +125,8 @@ def encode(
         device=shared.device,
         tile=shared.tile,
         strip=strip,
+        keep_thumbnail=keep_thumbnail,
+        max_side=max_side,
         alpha=alpha,
         effort=effort,
         timeout=timeout,
@@ -122,59 +136,120 @@ def encode(
         raise UsageError("--timeout needs a search: --target-bpp, --target-size or --effort")
     if shared.unet != "auto" and not effort:
         raise UsageError("--unet matters to encoding with --effort only")
-    jobs = plan(inputs, shared.output, EXTENSION, IMAGE_SUFFIXES, shared.recursive)
+    naming = Naming(shared.output, EXTENSION, shared.keep_extension)
+    jobs = plan(inputs, naming, IMAGE_SUFFIXES, shared.recursive)
     shared.check(inputs, jobs)
-    checks = {"--verify": verify, "--keep-mtime": shared.keep_mtime}
-    if dry_run and any(checks.values()):
-        flag = next(flag for flag, is_set in checks.items() if is_set)
-        raise UsageError(f"{flag} has no file to work on with --dry-run")
-    if verify and any(job.target is None for job in jobs):
-        raise UsageError("--verify cannot read back standard output")
-    run_batch(jobs, _Work(options, shared, dry_run, verify), shared, "Encoding")
+    extras = Extras(accept_damaged, measure, dry_run, verify)
+    extras.check(jobs, shared)
+    run_batch(jobs, lambda: _Work(options, shared, extras), shared, "Encoding", not dry_run)
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What else is done with each file."""
+
+    accept_damaged: bool
+    measure: bool
+    dry_run: bool
+    verify: bool
+
+    def check(self, plan: Plan, shared: Shared) -> None:
+        """Refuse what does not apply (UsageError)."""
+        suffix = Path(shared.output or "").suffix.lower()
+        if suffix in IMAGE_SUFFIXES and not Path(shared.output or "").is_dir():
+            raise UsageError(
+                f"{printable(shared.output)}: encode writes .bkc files; to convert between other "
+                "formats, use another program"
+            )
+        checks = {"--verify": self.verify, "--keep-mtime": shared.keep_mtime}
+        if self.dry_run and any(checks.values()):
+            flag = next(flag for flag, is_set in checks.items() if is_set)
+            raise UsageError(f"{flag} has no file to work on with --dry-run")
+        if self.verify and any(job.target is None for job in plan.jobs):
+            raise UsageError("--verify cannot read back standard output")
 
 
 class _Work:
     """Encodes one file after the other."""
 
-    def __init__(self, options: EncodeOptions, shared: Shared, dry_run: bool, verify: bool) -> None:
+    def __init__(self, options: EncodeOptions, shared: Shared, extras: Extras) -> None:
         from bkcodec.codec import Codec
 
-        self.options, self.shared, self.dry_run, self.verify = options, shared, dry_run, verify
+        self.options, self.shared, self.extras = options, shared, extras
         self.codec = Codec(options.model, options.device, options.needed_backbone)
 
     def __call__(self, job: Job) -> Report:
-        if is_in_the_way(job, self.shared):
-            return Report(job, skipped=True)
         codec, started = self.codec, time.perf_counter()
-        picture, n_frames = read_picture(job, codec, self.options, self.shared.limits)
-        encoded = codec.encode_picture(picture, self.options)
+        source = read_source(job, codec, self.options, self.shared.limits, self.extras)
+        options = self.options
+        if options.timeout is not None:  # reading counts
+            left = options.timeout - (time.perf_counter() - started)
+            options = replace(options, timeout=max(0.0, left))
+        encoded = codec.encode_picture(source.picture, options)
         seconds = time.perf_counter() - started
-        report = Report(job, _values(encoded, n_frames, seconds, codec))
-        if not self.dry_run:
+        report = Report(job, _values(encoded, source, seconds, codec))
+        if self.extras.measure:
+            report.values |= measured(source.picture, encoded, self.options, codec)
+        if not self.extras.dry_run:
             write_output(job, encoded.data, self.shared)
-        if self.verify and job.target is not None:
+        if self.extras.verify and job.target is not None:
             check_symbols(job.target, codec, encoded, self.shared.limits)
             report.values["verified"] = True
         return report
 
 
-def read_picture(
-    job: Job, codec: Codec, options: EncodeOptions, limits: Limits
-) -> tuple[Picture, int]:
-    """The picture of an input file, and how many frames that has.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An input file: its picture, its size in bytes, its frames."""
+
+    picture: Picture
+    n_bytes: int
+    n_frames: int
+
+
+def read_source(
+    job: Job, codec: Codec, options: EncodeOptions, limits: Limits, extras: Extras
+) -> Source:
+    """The picture of an input file.
 
     What cannot be encoded is refused before its pixels are decoded.
     """
     from bkcodec.codec import READ
-    from bkcodec.image.reading import load_pixels, n_frames, open_header, picture_from_image
+    from bkcodec.image.opening import n_frames, open_header
+    from bkcodec.image.reading import picture_from_image
     from bkcodec.tiling import check_pixels
 
-    file = io.BytesIO(read_whole(job.source, limits.max_file_bytes))
+    data = read_whole(job.source, limits.max_file_bytes)
+    if data.startswith(MAGIC):
+        raise InputError(f"{printable(job.name)} is a .bkc file; use decode")
+    file = io.BytesIO(data)
     image = open_header(file, limits)
     check_pixels(*image.size, codec.coder.stride, limits)  # as a reader will
     codec.check_memory(*image.size, options.tile, beside=READ)
-    load_pixels(image, file)
-    return picture_from_image(image), n_frames(image)
+    count = n_frames(io.BytesIO(data), image)
+    return Source(picture_from_image(image, extras.accept_damaged), len(data), count)
+
+
+def measured(
+    picture: Picture, encoded: Encoded, options: EncodeOptions, codec: Codec
+) -> dict[str, float | None]:
+    """PSNR and MS-SSIM of the decoded picture against what was encoded."""
+    import numpy as np
+
+    from bkcodec.image.picture import apply_alpha, reduced
+    from bkcodec.metrics import ms_ssim, psnr
+    from bkcodec.options import DecodeOptions
+
+    picture = apply_alpha(reduced(picture, options.max_side), options.alpha)
+    rows = codec.decode_rows(encoded.container, DecodeOptions(tile=options.tile), whole=True)
+    n = 1 if picture.greyscale else 3
+    decoded = np.ascontiguousarray(rows.whole()[..., :n])
+    original = picture.rgb[..., :n]
+    similarity = ms_ssim(original, decoded)
+    return {
+        "psnr": round(psnr(original, decoded), 4),
+        "ms_ssim": None if similarity is None else round(similarity, 6),
+    }
 
 
 def check_symbols(path: Path, codec: Codec, encoded: Encoded, limits: Limits) -> None:
@@ -191,9 +266,19 @@ def check_symbols(path: Path, codec: Codec, encoded: Encoded, limits: Limits) ->
         raise BkcError(f"{printable(path)}: verification failed, the symbols differ")
 
 
-def _values(encoded: Encoded, n_frames: int, seconds: float, codec: Codec) -> dict[str, object]:
+def _values(encoded: Encoded, source: Source, seconds: float, codec: Codec) -> dict[str, object]:
     """What there is to report of an encoded file."""
     c, n_bytes = encoded.container, len(encoded)
+    extras = extra_bytes(c)
+    notes = list(source.picture.notes)
+    if c.size != source.picture.size:
+        notes.append("reduced from {}x{}".format(*source.picture.size))
+    if source.n_frames > 1:
+        notes.append(f"first of {source.n_frames} frames")
+    large = {name: n for name, n in extras.items() if NOTABLE * n > n_bytes}
+    if large:
+        parts = ", ".join(f"{_name(kind)} {n:,} bytes" for kind, n in large.items())
+        notes.append(f"of which {parts}; {_advice(large)}")
     values: dict[str, object] = {
         "width": c.width,
         "height": c.height,
@@ -202,5 +287,19 @@ def _values(encoded: Encoded, n_frames: int, seconds: float, codec: Codec) -> di
         "quality": level_to_quality(c.level),
         "seconds": round(seconds, 4),
         "device": codec.device,
+        "bytes_before": source.n_bytes,
+        "bytes_after": n_bytes,
+        "extra_bytes": extras,
+        "notes": notes,
     }
-    return values | ({"frames_left_out": n_frames - 1} if n_frames > 1 else {})
+    return values | ({"frames_left_out": source.n_frames - 1} if source.n_frames > 1 else {})
+
+
+def _name(kind: str) -> str:
+    return kind if kind == "alpha" else kind.upper()
+
+
+def _advice(kinds: Collection[str]) -> str:
+    blocks = ",".join(kind for kind in kinds if kind != "alpha")
+    words = [f"--strip {blocks}"] if blocks else []
+    return " ".join([*words, "--alpha drop"] if "alpha" in kinds else words)

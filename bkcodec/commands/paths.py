@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from bkcodec.errors import InputError, UsageError
+from bkcodec.errors import BkcError, InputError, UsageError
 from bkcodec.files import STREAM, printable
 
 EXTENSION = ".bkc"
+_MACOS = ("._", ".DS_Store")  # how its files that belong to others begin
+_MACOS_FOLDER = "__MACOSX"
+_PARTIAL = (".crdownload", ".part", ".tmp")  # not there yet, or ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,92 +30,187 @@ class Job:
         return str(self.source) if self.source is not None else "standard input"
 
 
-def plan(
-    inputs: Iterable[str],
-    output: str | None,
-    extension: str,
-    suffixes: frozenset[str],
-    recursive: bool,
-) -> list[Job]:
+@dataclass(slots=True)
+class Plan:
+    """What is to be done.
+
+    Attributes:
+        jobs: one for each file to make.
+        failures: what cannot be done, and why.
+        left_out: files of folders by their extension, which nobody asked for.
+        is_batch: whether more than one input was meant.
+    """
+
+    jobs: list[Job] = field(default_factory=list)
+    failures: list[tuple[Job, BkcError]] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    is_batch: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How outputs are called.
+
+    Attributes:
+        output: a file, a directory (exists, ends in a slash, or an input is one), "-", or None =
+            beside the input.
+        extension: of the outputs, with the dot.
+        keep_extension: whether it is added to the input's name instead of replacing its extension.
+    """
+
+    output: str | None
+    extension: str
+    keep_extension: bool = False
+
+    def of(self, place: Path) -> Path:
+        """The name of an input as that of its output."""
+        if self.keep_extension:
+            return place.with_name(place.name + self.extension)
+        return place.with_suffix(self.extension)
+
+
+def plan(inputs: Iterable[str], naming: Naming, suffixes: frozenset[str], recursive: bool) -> Plan:
     """Pair every input file with its output.
 
     Args:
         inputs: files, directories, or "-".
-        output: a file, a directory (exists, or ends in a slash), "-", or None = beside the input.
-        extension: of the outputs, with the dot.
+        naming: of the outputs.
         suffixes: which files of an input directory count, lower case.
-        recursive: look into subdirectories too; their tree is recreated below ``output``.
+        recursive: look into subdirectories too; their tree is recreated below the output.
 
     Raises:
-        InputError: no such file, or a directory without a fitting one.
-        UsageError: outputs that collide with each other or with an input.
+        InputError: the only input does not exist, or is a directory without a fitting file.
+        UsageError: inputs and output do not go together.
     """
-    sources: list[tuple[Path | None, Path]] = []  # source and its place below an output directory
-    texts = list(inputs)
+    result = Plan()
+    sources: dict[Path | None, Path] = {}  # source and its place below an output directory
+    texts, output = list(inputs), naming.output
     if output == "":
         raise UsageError("--output: an empty name")
+    if texts.count(STREAM) > 1:
+        raise UsageError("standard input was named twice")
     for text in texts:
-        path = Path(text)
         if text == STREAM:
-            sources.append((None, Path()))
-        elif text and path.is_dir():
-            sources += _in_directory(path, suffixes, recursive)
-        elif text and (
-            path.exists() or len(texts) > 1
-        ):  # in a batch, a missing file is one failure
-            sources.append((path, Path(path.name)))
+            sources[None] = Path()
+        elif text and os.path.isdir(text):
+            sources |= _in_directory(Path(text), suffixes, recursive, result)
+        elif text and not (_is_missing(text) and len(texts) == 1):
+            sources.setdefault(Path(text), Path(Path(text).name))  # named twice, done once
         else:
             raise InputError(f"{printable(text)!r}: no such file")
-    jobs = [Job(source, _target(source, place, output, extension)) for source, place in sources]
-    _check(jobs, output)
-    return jobs
+    n_inputs = len(sources) + len(result.failures)
+    has_folder = any(os.path.isdir(text) for text in texts if text)
+    result.is_batch = has_folder or n_inputs > 1
+    _check(result.is_batch, has_folder, n_inputs, output)
+    jobs = [
+        Job(source, _target(source, place, naming, has_folder)) for source, place in sources.items()
+    ]
+    _sort_out(jobs, result, naming)
+    return result
+
+
+def _is_missing(text: str) -> bool:
+    """Whether there is no such file; what cannot be looked at fails later, with its reason."""
+    try:
+        os.stat(text)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        pass
+    return False
 
 
 def _in_directory(
-    folder: Path, suffixes: frozenset[str], recursive: bool
-) -> list[tuple[Path | None, Path]]:
-    paths = folder.rglob("*") if recursive else folder.glob("*")
-    files = sorted(p for p in paths if p.suffix.lower() in suffixes and p.is_file())
-    if not files:
+    folder: Path, suffixes: frozenset[str], recursive: bool, result: Plan
+) -> dict[Path | None, Path]:
+    def failed(error: OSError) -> None:
+        name = Path(error.filename or folder)
+        reason = InputError(f"{printable(name)}: cannot be read: {error.strerror or error}")
+        result.failures.append((Job(name, None), reason))
+
+    files: list[Path] = []
+    for place, folders, names in os.walk(folder, onerror=failed, followlinks=False):
+        folders[:] = [] if not recursive else sorted(f for f in folders if f != _MACOS_FOLDER)
+        for name in sorted(names):
+            suffix = Path(name).suffix.lower()
+            if name.startswith(_MACOS):
+                continue
+            if suffix in suffixes:
+                files.append(Path(place) / name)
+            elif suffix not in (EXTENSION, *_PARTIAL) and EXTENSION not in suffixes:
+                result.left_out[suffix or "no extension"] += 1
+    files = [path for path in files if os.path.isfile(path) or _is_hidden(path)]
+    if not files and not result.failures:
         hint = "" if recursive else " (subdirectories need --recursive)"
         raise InputError(f"{printable(folder)}: nothing to do in this directory{hint}")
-    return [(p, p.relative_to(folder)) for p in files]
+    return {path: path.relative_to(folder) for path in sorted(files)}
 
 
-def _target(source: Path | None, place: Path, output: str | None, extension: str) -> Path | None:
+def _is_hidden(path: Path) -> bool:
+    """Whether a file cannot be looked at, so that reading it will say why."""
+    try:
+        os.stat(path)
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _target(source: Path | None, place: Path, naming: Naming, has_folder: bool) -> Path | None:
+    output = naming.output
     if output == STREAM or (source is None and output is None):
         return None
     if output is None:
         assert source is not None
-        return source.with_suffix(extension)
-    if is_directory(output):
+        return naming.of(source)
+    if has_folder or is_directory(output):
         if source is None:
             raise UsageError("standard input needs a file name as output, not a directory")
-        return Path(output) / place.with_suffix(extension)
+        return Path(output) / naming.of(place)
     return Path(output)
 
 
 def is_directory(output: str) -> bool:
     """Whether an output names a directory: it exists as one, or ends in a slash."""
-    return output.endswith(("/", os.sep)) or Path(output).is_dir()
+    return output.endswith(("/", os.sep)) or os.path.isdir(output)
 
 
-def _check(jobs: list[Job], output: str | None) -> None:
-    if len(jobs) > 1 and output is not None and not (output != STREAM and is_directory(output)):
-        raise UsageError(f"{len(jobs)} inputs need a directory as output, not {printable(output)}")
-    if sum(job.source is None for job in jobs) > 1:
-        raise UsageError("standard input was named twice")
-    sources = {job.source.resolve() for job in jobs if job.source is not None}
-    taken: dict[Path, str] = {}
+def _check(is_batch: bool, has_folder: bool, n_inputs: int, output: str | None) -> None:
+    if not is_batch or output is None:
+        return
+    if has_folder and output != STREAM:
+        if os.path.exists(output) and not os.path.isdir(output):
+            raise UsageError(f"{printable(output)} is a file; a directory as input needs one")
+    elif n_inputs > 1 and (output == STREAM or not is_directory(output)):
+        raise UsageError(f"{n_inputs} inputs need a directory as output, not {printable(output)}")
+    elif has_folder:
+        raise UsageError("a directory as input needs a directory as output, not -")
+
+
+def _sort_out(jobs: list[Job], result: Plan, naming: Naming) -> None:
+    """Keep the jobs whose output is theirs alone; the others become failures.
+
+    Raises:
+        UsageError: the only job would overwrite its input.
+    """
+    sources = {os.path.realpath(job.source) for job in jobs if job.source is not None}
+    targets: dict[str, list[Job]] = {}
     for job in jobs:
-        if job.target is None:
-            continue
-        target = job.target.resolve()
-        if target in sources:
-            raise UsageError(f"{printable(job.target)} is an input; it would be overwritten")
-        if target in taken:
-            raise UsageError(
-                f"{printable(taken[target])} and {printable(job.name)} would both become "
-                f"{printable(job.target)}"
-            )
-        taken[target] = job.name
+        key = os.path.realpath(job.target) if job.target is not None else STREAM
+        targets.setdefault(key, []).append(job)
+    for job in jobs:
+        key = os.path.realpath(job.target) if job.target is not None else STREAM
+        rivals = [printable(other.name) for other in targets[key]]
+        target = printable(job.target)
+        if key in sources:
+            problem = UsageError(f"{target} is an input; it would be overwritten")
+            if len(jobs) == 1:
+                raise problem
+            result.failures.append((job, problem))
+        elif len(rivals) > 1:
+            hint = "" if naming.keep_extension else "; --keep-extension keeps them apart"
+            text = f"{' and '.join(rivals)} would {'both' if len(rivals) == 2 else 'all'} become "
+            result.failures.append((job, UsageError(f"{text}{target}{hint}")))
+        else:
+            result.jobs.append(job)

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import click
 
-from bkcodec.options import METADATA, quality_to_level
+from bkcodec.options import METADATA, STRIPPED, quality_to_level
 
-SIZE_UNITS = {"": 1, "k": 1000, "M": 1_000_000}
+SIZE_UNITS = {"": 1, "k": 1000, "ki": 1024, "m": 1_000_000, "mi": 1024**2}
 MIN_TILE = 256  # pixels; what overlaps grows: tiles of 64 took up to 91 times as long
 MAX_PAIR = 64
 
 
 def byte_size(text: str) -> int:
-    """A number of bytes, with k (1000) or M (1000000) if wanted."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)", text)
+    """A number of bytes, with k (1000), M (1000000), Ki (1024) or Mi, and a B, if wanted."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *(ki?|mi?)?b?", text.strip(), re.IGNORECASE)
     if match is None or not math.isfinite(float(match[1])):
-        raise click.BadParameter(f"{text!r} is not a size such as 4000, 12k or 1.5M")
-    return int(float(match[1]) * SIZE_UNITS[match[2]])
+        raise click.BadParameter(f"{text!r} is not a size such as 4000, 12k, 5KiB or 1.5M")
+    return int(float(match[1]) * SIZE_UNITS[(match[2] or "").lower()])
 
 
 def tile(text: str) -> int | None:
@@ -34,9 +34,9 @@ def tile(text: str) -> int | None:
 
 def strip(text: str) -> frozenset[str]:
     """A comma-separated choice of metadata; ``all`` is every kind."""
-    words = frozenset(text.split(",")) - {""}
-    if words - set(METADATA) - {"all"}:
-        raise click.BadParameter(f"{text!r} is not a list of exif, xmp, icc or all")
+    words = frozenset(word.strip() for word in text.split(",")) - {""}
+    if words - set(STRIPPED) - {"all"}:
+        raise click.BadParameter(f"{text!r} is not a list of {', '.join(STRIPPED)} or all")
     return frozenset(METADATA) if "all" in words else words
 
 

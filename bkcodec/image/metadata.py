@@ -1,14 +1,19 @@
-"""EXIF and XMP blocks: found in images, set upright, written back; what Pillow raises."""
+"""Metadata of images: found, set upright, written into TIFF, listed where it is lost."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import struct
-import warnings
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
-from PIL import Image, TiffImagePlugin, TiffTags
+from PIL import Image, ImageFile, IptcImagePlugin, TiffImagePlugin, TiffTags
+
+from bkcodec.image.exif import GPS_IFD, ORIENTATION, upright, without_gps, without_thumbnail
+from bkcodec.metadata import Metadata
+from bkcodec.options import METADATA
 
 # What Pillow and its decoders raise on damaged input.
 DECODER_ERRORS = (
@@ -26,15 +31,30 @@ DECODER_ERRORS = (
     struct.error,
 )
 
-EXIF_PREFIX = b"Exif\x00\x00"  # what JPEG puts before the block
-_ORIENTATION, _EXIF_IFD, _GPS_IFD, _XMP_TIFF_TAG = 0x0112, 0x8769, 0x8825, 700
+EXIF_PREFIX = b"Exif\x00\x00"  # what JPEG puts before the block, and Pillow's writers expect
+_EXIF_IFD, _XMP_TIFF_TAG, _IPTC_TAG, _RESOLUTION = 0x8769, 700, 33723, 282
 _INTEROPERABILITY = 0xA005
-_INTEGER_KINDS = {3: "H", 4: "I"}  # TIFF's SHORT, which orientation should be, and LONG
-# Tags that describe the photo; the others describe how one TIFF file stores its pixels.
-_DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 316, 33432)
+# Tags that describe how one TIFF file stores its pixels, or large blocks of one program.
+_STRUCTURAL = frozenset(
+    (*range(254, 270), *range(273, 282), *range(284, 296), 297, 301, *range(317, 340), 347)
+    + (*range(512, 522), *range(529, 533), _XMP_TIFF_TAG, 34016, 34377, 34675, 37724)
+)
+_NOT_DESCRIPTIVE = _STRUCTURAL | {ORIENTATION, _EXIF_IFD, GPS_IFD}
 _XMP_ORIENTATION = re.compile(
     rb"""(tiff:Orientation(?:\s*=\s*["']\s*|\s*>\s*))[2-8](\s*(?:["']|<))""", re.ASCII
 )
+_GAIN_MAP = re.compile(
+    rb"""\s+(?:xmlns:)?(?:hdrgm|HDRGainMap)(?::\w+)?\s*=\s*(?:"[^"]*"|'[^']*')"""
+    rb"|<(hdrgm:\w+|Container:Directory|HDRGainMap:\w+)\b(?:[^>]*/>|.*?</\1\s*>)",
+    re.ASCII | re.DOTALL,
+)
+_GPS_IN_XMP = re.compile(
+    rb"""\s+exif:GPS\w+\s*=\s*(?:"[^"]*"|'[^']*')|<(exif:GPS\w+)\b(?:[^>]*/>|.*?</\1\s*>)""",
+    re.ASCII | re.DOTALL,
+)
+_GAIN_MAP_MARKS = (b"http://ns.adobe.com/hdr-gain-map", b"HDRGainMap")
+_ISO_GAIN_MAP = b"urn:iso:std:iso:ts:21496"
+_USUAL_RESOLUTIONS = (1, 72, 96)  # which programs write when they know none
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -46,13 +66,16 @@ _TURNS = {
 }
 
 
-def turned_upright(image: Image.Image) -> Image.Image:
-    """The image with the orientation of its EXIF (or XMP) block applied."""
-    turn = None
-    with warnings.catch_warnings(), contextlib.suppress(*DECODER_ERRORS):
-        warnings.simplefilter("ignore")
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    return image if turn is None else image.transpose(turn)
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """How the orientation of its EXIF (or XMP) block wants an image to be turned.
+
+    Only what comes from a file is turned: other images were made from one in this program, and are
+    as their makers want them.
+    """
+    if isinstance(image, ImageFile.ImageFile):
+        with contextlib.suppress(*DECODER_ERRORS):
+            return _TURNS.get(image.getexif().get(ORIENTATION, 1))
+    return None
 
 
 def exif_block(image: Image.Image) -> bytes | None:
@@ -63,9 +86,8 @@ def exif_block(image: Image.Image) -> bytes | None:
     """
     raw = image.info.get("exif")
     if isinstance(raw, bytes):
-        return _with_orientation_1(raw.removeprefix(EXIF_PREFIX)) or None
-    with warnings.catch_warnings(), contextlib.suppress(*DECODER_ERRORS):
-        warnings.simplefilter("ignore")
+        return upright(raw.removeprefix(EXIF_PREFIX)) or None
+    with contextlib.suppress(*DECODER_ERRORS):
         tags = _descriptive(image.getexif())
         return tags.tobytes().removeprefix(EXIF_PREFIX) if tags else None
     return None
@@ -81,6 +103,55 @@ def xmp_block(image: Image.Image) -> bytes | None:
     return _XMP_ORIENTATION.sub(rb"\g<1>1\g<2>", xmp) or None
 
 
+def has_gain_map(image: Image.Image, xmp: bytes | None) -> bool:
+    """Whether the file has a second picture that makes of this one an HDR picture."""
+    if any(mark in (xmp or b"") for mark in _GAIN_MAP_MARKS):
+        return True
+    return any(data.startswith(_ISO_GAIN_MAP) for _, data in getattr(image, "applist", []))
+
+
+def without_gain_map(xmp: bytes | None) -> bytes | None:
+    """The packet without what it says of a gain map."""
+    return _GAIN_MAP.sub(b"", xmp) if xmp else xmp
+
+
+def stripped(metadata: Metadata, kinds: Collection[str]) -> Metadata:
+    """The same without some of "icc", "exif", "xmp", "gps" and "thumbnail"."""
+    metadata = metadata.without(kind for kind in kinds if kind in METADATA)
+    exif, xmp = metadata.exif, metadata.xmp
+    if "gps" in kinds:
+        exif = without_gps(exif) if exif else None
+        xmp = _GPS_IN_XMP.sub(b"", xmp or b"") or None
+    if "thumbnail" in kinds and exif:
+        exif = without_thumbnail(exif)
+    return replace(metadata, exif=exif, xmp=xmp)
+
+
+def losses(image: Image.Image, exif: bytes | None) -> list[str]:
+    """What else a file says, for which .bkc has no place."""
+    lost = []
+    if _has_iptc(image):
+        lost.append("IPTC")
+    dpi: Any = image.info.get("dpi")
+    with contextlib.suppress(*DECODER_ERRORS):
+        parsed = Image.Exif()
+        parsed.load(exif or b"")
+        resolution = round(float(dpi[0]))
+        if resolution not in _USUAL_RESOLUTIONS and _RESOLUTION not in parsed:
+            lost.append(f"resolution ({resolution} dpi)")
+    if image.info.get("comment"):
+        lost.append("comment")
+    return lost
+
+
+def _has_iptc(image: Image.Image) -> bool:
+    if image.format not in ("JPEG", "MPO"):
+        return False  # a TIFF file's is one of its tags, which are kept
+    with contextlib.suppress(*DECODER_ERRORS):
+        return bool(IptcImagePlugin.getiptcinfo(image))  # type: ignore[arg-type]
+    return False
+
+
 def tiff_tags(exif: bytes | None, xmp: bytes | None) -> TiffImagePlugin.ImageFileDirectory_v2:
     """What a TIFF file keeps of the blocks: descriptive tags, Exif and GPS directories, XMP."""
     tags = TiffImagePlugin.ImageFileDirectory_v2()
@@ -89,10 +160,7 @@ def tiff_tags(exif: bytes | None, xmp: bytes | None) -> TiffImagePlugin.ImageFil
             loaded = Image.Exif()
             loaded.load(exif)
             for tag, value in _descriptive(loaded).items():
-                if isinstance(value, dict):
-                    value = {k: v for k, v in value.items() if _can_be_written(tag, {k: v})}
-                if _can_be_written(tag, value):
-                    tags[tag] = value
+                tags[tag] = value
     if xmp:
         tags[_XMP_TIFF_TAG] = xmp
         tags.tagtype[_XMP_TIFF_TAG] = TiffTags.BYTE
@@ -112,31 +180,13 @@ def _can_be_written(tag: int, value: Any) -> bool:
 
 def _descriptive(exif: Image.Exif) -> Image.Exif:
     kept = Image.Exif()
-    for tag in _DESCRIPTIVE:
-        if tag in exif:
-            kept[tag] = exif[tag]
-    for tag in (_EXIF_IFD, _GPS_IFD):
+    for tag, value in exif.items():
+        if tag not in _NOT_DESCRIPTIVE and _can_be_written(tag, value):
+            kept[tag] = value
+    for tag in (_EXIF_IFD, GPS_IFD):
         directory = dict(exif.get_ifd(tag))
         directory.pop(_INTEROPERABILITY, None)  # a place in the old block
+        directory = {k: v for k, v in directory.items() if _can_be_written(tag, {k: v})}
         if directory:
             kept[tag] = directory
     return kept
-
-
-def _with_orientation_1(block: bytes) -> bytes:
-    """The block with the value of its orientation tag replaced in place."""
-    try:
-        order = {b"II": "<", b"MM": ">"}[block[:2]]
-        (directory,) = struct.unpack_from(order + "I", block, 4)
-        (entries,) = struct.unpack_from(order + "H", block, directory)
-        for position in range(directory + 2, directory + 2 + 12 * entries, 12):
-            tag, kind = struct.unpack_from(order + "HH", block, position)
-            if tag == _ORIENTATION:
-                if kind in _INTEGER_KINDS:
-                    position, value = position + 8, struct.pack(order + _INTEGER_KINDS[kind], 1)
-                else:  # what some readers make sense of: a SHORT takes its place
-                    value = struct.pack(order + "HHIHH", _ORIENTATION, 3, 1, 1, 0)
-                return block[:position] + value + block[position + len(value) :]
-    except (KeyError, struct.error):
-        pass  # not a TIFF structure: there is no orientation to correct
-    return block

@@ -8,9 +8,11 @@ are Pillow's.
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from itertools import accumulate
 from typing import BinaryIO
 
@@ -38,7 +40,10 @@ FORMATS = {
     "tiff": "TIFF",
 }
 WHOLE = ("jpg", "jpeg", "webp")  # of them, those that Pillow writes from all rows at once
-PNG_EFFORT = 1
+PNG_EFFORT, JPEG_QUALITY = 1, 95
+FULL_COLOUR = 90  # from this JPEG quality on, colours keep their resolution
+_SEGMENT = 2**16 - 3  # bytes that a segment of JPEG holds
+_XMP_HEAD = 29  # of them, before an XMP packet
 _PNG_COLOURS = {"L": 0, "LA": 4, "RGB": 2, "RGBA": 6}
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ICC_TAG, _DEFLATE, _HORIZONTAL, _UNASSOCIATED = 34675, 8, 2, 2
@@ -177,7 +182,29 @@ def alpha_to_png(alpha: Pixels) -> bytes:
     return out.getvalue()
 
 
-def save_rows(rows: Rows, fo: BinaryIO, extension: str, png_effort: int = PNG_EFFORT) -> None:
+def writable(rows: Rows, extension: str) -> tuple[Rows, list[str]]:
+    """What a format can hold of a picture, and what is said of the rest.
+
+    JPEG's EXIF and XMP are of 64 KiB at most, PPM has no metadata at all.
+    """
+    metadata, limits = rows.metadata, {"exif": math.inf, "xmp": math.inf, "icc": math.inf}
+    if FORMATS[extension] == "JPEG":
+        limits = {"exif": _SEGMENT - len(EXIF_PREFIX), "xmp": _SEGMENT - _XMP_HEAD, "icc": math.inf}
+    elif FORMATS[extension] == "PPM":
+        limits = dict.fromkeys(limits, 0)
+    sizes = {name: len(block) for name, block in asdict(metadata).items() if block}
+    lost = [name for name, n in sizes.items() if n > limits[name]]
+    notes = [f"left out: {name.upper()} of {sizes[name]:,} bytes" for name in lost]
+    return replace(rows, metadata=metadata.without(lost)), notes
+
+
+def save_rows(
+    rows: Rows,
+    fo: BinaryIO,
+    extension: str,
+    png_effort: int = PNG_EFFORT,
+    jpeg_quality: int = JPEG_QUALITY,
+) -> None:
     """Write a picture with its metadata.
 
     PNG, TIFF and PPM are written band by band; TIFF needs a file that can seek.
@@ -187,6 +214,7 @@ def save_rows(rows: Rows, fo: BinaryIO, extension: str, png_effort: int = PNG_EF
         fo: a binary file object.
         extension: a key of ``FORMATS``.
         png_effort: see ``write_png``; for other formats it means nothing.
+        jpeg_quality: 1..100; for other formats it means nothing.
 
     Raises:
         UsageError: the format cannot hold the picture's alpha plane.
@@ -194,12 +222,22 @@ def save_rows(rows: Rows, fo: BinaryIO, extension: str, png_effort: int = PNG_EF
     """
     name = FORMATS[extension]
     if rows.mode in ("LA", "RGBA") and name in ("JPEG", "PPM"):
-        raise UsageError(f"{name} has no alpha plane; choose png, webp or tiff")
+        raise UsageError(
+            f"{name} has no alpha plane; choose png, webp or tiff, or a background with "
+            "--alpha white"
+        )
     try:
         if name == "PNG":
             write_png(rows, fo, png_effort)
+        elif name == "JPEG":
+            subsampling = 0 if jpeg_quality >= FULL_COLOUR else 2  # 4:4:4, 4:2:0
+            _write_whole(rows, fo, name, quality=jpeg_quality, subsampling=subsampling)
+        elif name == "WEBP":
+            _write_whole(rows, fo, name, lossless=True, exact=True)
+        elif name == "TIFF":
+            write_tiff(rows, fo)
         else:
-            WRITERS[name](rows, fo)
+            write_ppm(rows, fo)
     except BkcError:
         raise
     except DECODER_ERRORS as error:
@@ -208,25 +246,7 @@ def save_rows(rows: Rows, fo: BinaryIO, extension: str, png_effort: int = PNG_EF
         raise InputError(f"cannot be written as {name}: {error}") from error
 
 
-def _write_jpeg(rows: Rows, fo: BinaryIO) -> None:
-    _write_whole(rows, fo, "JPEG", EXIF_PREFIX, quality=95)
-
-
-def _write_webp(rows: Rows, fo: BinaryIO) -> None:
-    _write_whole(rows, fo, "WEBP", b"", lossless=True, exact=True)
-
-
-def _write_whole(rows: Rows, fo: BinaryIO, name: str, exif_prefix: bytes, **kept: object) -> None:
+def _write_whole(rows: Rows, fo: BinaryIO, name: str, **kept: object) -> None:
     """By Pillow, which needs all rows at once."""
     blocks = rows.metadata.for_pillow()
-    if "exif" in blocks:
-        blocks["exif"] = exif_prefix + blocks["exif"]
     image_from_rows(rows).save(fo, name, **blocks, **kept)
-
-
-WRITERS: dict[str, Callable[[Rows, BinaryIO], None]] = {
-    "TIFF": write_tiff,
-    "PPM": write_ppm,
-    "JPEG": _write_jpeg,
-    "WEBP": _write_webp,
-}

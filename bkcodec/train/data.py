@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bkcodec.errors import BkcError, InputError
-from bkcodec.image.reading import open_image, picture_from_image
+from bkcodec.image.reading import read_picture
 from bkcodec.train.render import render
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ def _decode(path: Path) -> Tensor | None:
     """Pixels as the encoder reads them: upright, rounded to 8 bits."""
     try:
         with path.open("rb") as file:
-            pixels = picture_from_image(open_image(file)).rgb
+            pixels = read_picture(file).rgb
     except (BkcError, OSError) as error:
         log.warning("%s skipped: %s", path, error)
         return None

@@ -134,7 +134,7 @@ def test_a_worker_runs_no_code_of_the_current_folder(
     for name in ("statistics", "json", "bkcodec", "sitecustomize", "torch"):
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     monkeypatch.chdir(tmp_path)
-    worker = Worker(pillow_peer("jpeg"))
+    worker = Worker(pillow_peer("jpeg", 6))
     assert "cannot identify" not in str(worker.ask(task="encode", image="missing.png"))
     worker.close()
     assert worker.load_seconds is not None and not (tmp_path / "ran").exists()

@@ -39,8 +39,8 @@ def test_a_missing_file_does_not_stop_a_batch(run: Run, here: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (["encode", "n" * 300], 1),
-        (["encode", "one.png", "-o", "loop.bkc"], 1),
+        (["encode", "n" * 300], 3),
+        (["encode", "one.png", "-o", "loop.bkc"], 3),
         (["encode", "one.png", "--target-size", "inf"], 2),
         (["encode", "one.png", "--target-size", "5Mk"], 2),
         (["encode", "one.png", "--target-bpp", "inf"], 2),
@@ -100,9 +100,11 @@ def test_a_batch_goes_on(run: Run, here: Path, capsys: pytest.CaptureFixture[str
     Path("bad.png").write_text("no picture")
     assert run("encode", "one.png", "bad.png", "two.png", "-o", "out/", "--json") == 1
     shown = capsys.readouterr()
-    rows = [json.loads(line) for line in shown.out.splitlines()]
+    *rows, last = [json.loads(line) for line in shown.out.splitlines()]
     assert [("error" in row) for row in rows] == [False, True, False]
-    assert rows[1]["exit_code"] == 3 and "1 of 3 files failed" in shown.err
+    summary = last["summary"]
+    assert rows[1]["exit_code"] == 3 and (summary["done"], summary["failed"]) == (2, 1)
+    assert summary["bytes_after"] == sum(path.stat().st_size for path in here.glob("out/*"))
     assert names(here / "out") == ["one.bkc", "two.bkc"]
 
 
@@ -112,7 +114,7 @@ def test_unexpected_errors_are_one_line_too(
     def broken(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(encode, "read_picture", broken)
+    monkeypatch.setattr(encode, "read_source", broken)
     assert run("encode", "one.png") == 1
     shown = capsys.readouterr().err
     assert shown.strip() == "bkcodec: error: one.png: unexpected RuntimeError: a bug"
