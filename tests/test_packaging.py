@@ -31,6 +31,8 @@ sys.meta_path.insert(0, Refuse())
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("formats/*.md")]
+FOREIGN = ("https://keepachangelog.com", "https://semver.org")  # links that leave the project
 DATA = {"share/mime/packages/bkcodec.xml", "share/thumbnailers/bkcodec.thumbnailer"}
 
 
@@ -84,6 +86,17 @@ def test_the_mime_type_is_that_of_the_container() -> None:
     assert [glob.get("pattern") for glob in kind.findall("m:glob", space)] == [f"*{EXTENSION}"]
     entry = (ROOT / "formats" / "bkc.thumbnailer").read_text("utf-8")
     assert f"MimeType={kind.get('type')};" in entry.splitlines()
+
+
+def test_the_citation_names_this_version() -> None:
+    lines = (ROOT / "CITATION.cff").read_text("utf-8").splitlines()
+    assert f"version: {__version__}" in lines and "  - name: The bkcodec authors" in lines
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8")):
+        assert target.startswith(FOREIGN) or (page.parent / target).exists(), target
 
 
 @pytest.mark.slow
