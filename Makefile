@@ -9,12 +9,12 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 DEMO := demo-out
 KAITAI := .cache/ksc/node_modules/kaitai-struct-compiler
 
-.PHONY: help demo test test-slow check format vectors sample train-lite train-lite-gpu train-bk-sdm \
+.PHONY: help demo test test-slow check format vectors sample man train-lite train-lite-gpu train-bk-sdm \
 	 kodak kodak-bk-sdm benchmark fuzz attacks faults audit clean
 
 help:
 	@sed -n 's/^# //p' Makefile
-	@echo "also: test-slow check format vectors sample train-lite train-lite-gpu" \
+	@echo "also: test-slow check format vectors sample man train-lite train-lite-gpu" \
 		"train-bk-sdm kodak kodak-bk-sdm benchmark fuzz attacks faults audit clean"
 
 $(VENV)/.core: pyproject.toml
@@ -66,6 +66,11 @@ vectors: $(VENV)/.core
 
 sample: $(VENV)/.core
 	$(BIN)/python scripts/make_sample.py tests/samples/lake.png
+
+# The man pages, to look at: man -l man/bkcodec.1. A wheel has its own (hatch_build.py).
+man: $(VENV)/.core
+	$(PIP) click-man
+	$(BIN)/python scripts/man_pages.py man
 
 # Training a bundle like the shipped lite, in the stages of scripts/lite.toml, and going on with it at
 # any time: make train-lite DATA=photos VAL=held-out-photos LPIPS=weights-file [PROCESSES=2]
@@ -141,4 +146,4 @@ benchmark: $(VENV)/.dev
 	$(BIN)/python scripts/figures/benchmark.py runs/benchmark
 
 clean:
-	rm -rf $(VENV) .cache $(DEMO) build dist .coverage
+	rm -rf $(VENV) .cache $(DEMO) build dist man .coverage

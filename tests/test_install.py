@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import venv
@@ -37,6 +38,7 @@ WORKS = (
     ["info", "photo.bkc", "--verify"],
     ["models"],
     ["selftest"],
+    ["thumbnail", "photo.bkc", "thumbnail.png"],
 )
 NEEDS = (
     (["train", "--data", ".", "--val", ".", "-o", "x"], "train"),
@@ -61,6 +63,9 @@ def test_a_plain_install_is_light_and_complete(tmp_path: Path) -> None:
     for arguments in WORKS:
         done = subprocess.run([bkcodec, *arguments], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr or done.stdout
+    asked = {**os.environ, "_BKCODEC_COMPLETE": "bash_source"}
+    done = subprocess.run([bkcodec], env=asked, capture_output=True, text=True, check=True)
+    assert "complete -o nosort -F _bkcodec_completion bkcodec" in done.stdout
     for arguments, extra in NEEDS:
         done = subprocess.run([bkcodec, *arguments], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 5 and len(done.stderr.splitlines()) == 1

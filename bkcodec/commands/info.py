@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from bkcodec.commands import completion
 from bkcodec.commands.batch import Report, exit_code, exit_for, print_error, run_all
 from bkcodec.commands.paths import Job
 from bkcodec.container import MAGIC
@@ -17,7 +18,9 @@ from bkcodec.options import METADATA
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...", shell_complete=completion.files
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per file.")
 @click.option("--verify", is_flag=True, help="Decode the symbols too, and print their SHA-256.")
 @click.option(
@@ -26,10 +29,19 @@ from bkcodec.options import METADATA
     help="Write one block of metadata to the file named by -o.",
 )
 @click.option(
-    "-o", "--output", metavar="FILE", help="File that --extract writes; - for standard output."
+    "-o",
+    "--output",
+    metavar="FILE",
+    shell_complete=completion.files,
+    help="File that --extract writes; - for standard output.",
 )
 @click.option("-f", "--force", is_flag=True, help="Overwrite the output if it exists.")
-@click.option("-m", "--model", help="The bundle's file for --verify, where it is not installed.")
+@click.option(
+    "-m",
+    "--model",
+    shell_complete=completion.bundles,
+    help="The bundle's file for --verify, where it is not installed.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Show the traceback of each error.")
 def info(
     files: tuple[str, ...],
