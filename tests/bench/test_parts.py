@@ -21,7 +21,6 @@ from bkcodec.bench.cells import CELLS, Cell, read
 from bkcodec.bench.codecs import Candidate, pillow_peer, zoo_peer
 from bkcodec.bench.coders import PillowCoder, ZooCoder
 from bkcodec.bench.dataset import Dataset, Photo, prepare
-from bkcodec.bench.report.page import as_script
 from bkcodec.bench.report.pictures import plan
 from bkcodec.bench.report.published import read_curves
 from bkcodec.bench.report.summary import bd_rate, bd_rates, compressai_results, cut, points
@@ -30,6 +29,7 @@ from bkcodec.bench.run import Bench, measure, slug
 from bkcodec.bench.workers import Lane, Worker
 from bkcodec.errors import InputError
 from bkcodec.models.lpips import Lpips
+from bkcodec.pages.template import as_script
 
 PSNR = metrics.Metric("psnr", "PSNR", True, metrics.psnr, 2)
 BUNDLE = Candidate("bundle", "lite", (50.0,), "lite", {})
@@ -216,8 +216,9 @@ def test_failures_leave_no_bd_rate() -> None:
         for q in qualities
     ]
     codecs = [Candidate("bundle", name, qualities, name) for name in ("lite", "other")]
-    (rate,) = bd_rates(points(cells, codecs), ["lite"], ["lite", "other"], [PSNR])
-    assert rate.percent is None and "not all pictures" in rate.reason
+    rates = bd_rates(points(cells, codecs), ["lite", "other"], [PSNR])
+    assert [(r.codec, r.anchor) for r in rates] == [("lite", "other"), ("other", "lite")]
+    assert all(r.percent is None and "not all pictures" in r.reason for r in rates)
 
 
 def test_an_output_below_the_photos_is_not_measured(small: Image.Image, tmp_path: Path) -> None:
