@@ -21,7 +21,7 @@ HOMES = {"plot": "bench"}  # commands in the file of another
 class Commands(click.Group):
     """The commands; only the one that is asked for is imported."""
 
-    names = ("bench", "decode", "encode", "info", "models", "plot", "selftest", "train")
+    names = ("bench", "decode", "encode", "info", "models", "plot", "selftest", "train", "view")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """See click."""

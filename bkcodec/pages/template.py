@@ -7,12 +7,12 @@ import json
 from typing import Any
 
 
-def rendered(package: str, name: str, **values: Any) -> str:
+def rendered(package: str, template: str, /, **values: Any) -> str:
     """A page from a template.
 
     Args:
         package: that has the template; it may include what ``bkcodec.pages`` has.
-        name: of the template.
+        template: its name.
         **values: what it speaks of; all text in them is escaped.
     """
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -25,7 +25,7 @@ def rendered(package: str, name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(name).render(**values)
+    return environment.get_template(template).render(**values)
 
 
 def as_script(data: dict[str, Any]) -> str:

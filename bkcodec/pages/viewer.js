@@ -49,12 +49,12 @@ function createViewer(changed) {
   const step = (up) => up ? LEVELS.find((l) => l > scale() * 1.001) ?? LEVELS.at(-1) : LEVELS.findLast((l) => l < scale() * 0.999) ?? LEVELS[0];
   function pan(dx, dy) { now.x -= dx / scale(); now.y -= dy / scale(); layout(); changed(); }
   function setDifference(on) {
-    now.difference = on && !$("difference").disabled;
+    now.difference = on && !$("difference").hidden;
     viewport.classList.toggle("difference", now.difference);
     $("difference").setAttribute("aria-pressed", now.difference);
   }
   function held(on) {
-    if ($("hold").disabled) return;
+    if ($("hold").hidden) return;
     viewport.classList.toggle("held", on);
     $("hold").setAttribute("aria-pressed", on);
   }
@@ -135,7 +135,7 @@ function createViewer(changed) {
       alone = right === null;
       viewport.classList.toggle("alone", alone);
       layers[1].hidden = divider.hidden = alone;
-      $("difference").disabled = $("hold").disabled = original === null;
+      $("difference").hidden = $("hold").hidden = original === null;
       const set = (picture, source) => { if (source !== null && picture.getAttribute("src") !== source) picture.src = source; };
       set($("left-picture"), left); set($("right-picture"), right);
       for (const picture of originals) set(picture, original);

@@ -22,24 +22,30 @@ def verdict(codec: str, metrics: Sequence[Metric], rates: Sequence[BdRate]) -> s
     own = [r for r in rates if r.codec == codec]
     if not own:
         return f"{codec} stands alone: nothing was compared with it."
-    preferred = sorted(
-        metrics, key=lambda m: FIRST.index(m.name) if m.name in FIRST else len(FIRST)
-    )
-    parts = []
-    for metric in preferred:
-        said = [r for r in own if r.metric == metric.name and r.percent is not None]
+    order = {name: place for place, name in enumerate(FIRST)}
+    parts: list[str] = []
+    for metric in sorted(metrics, key=lambda m: order.get(m.name, len(FIRST))):
+        percents = {r.anchor: r.percent for r in own if r.metric == metric.name}
+        said = {anchor: p for anchor, p in percents.items() if p is not None}
         if said and len(parts) < N_METRICS:
-            parts.append(_part(metric, said))
+            subject = "they" if parts else f"the files of {codec}"
+            parts.append(f"at equal {metric.label.split(',')[0]} {subject} are {_standing(said)}")
     if not parts:
         return f"How {codec} compares cannot be said in BD-rates: {own[0].reason}."
-    return f"{codec} needs {', and '.join(parts)}."
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
 
 
-def _part(metric: Metric, rates: Sequence[BdRate]) -> str:
-    """Against the strongest other codec, and how many of all are weaker than the tested one."""
-    percents = {r.anchor: r.percent for r in rates if r.percent is not None}
-    anchor = max(percents, key=percents.__getitem__)
-    n_smaller, n = sum(p < 0 for p in percents.values()), len(percents)
-    amount = f"{abs(percents[anchor]):.1f} % {'fewer' if percents[anchor] < 0 else 'more'} bytes"
-    of = f"fewer than {n_smaller} of {n} others" if n > 1 else "the only other codec"
-    return f"{amount} than {anchor} for the same {metric.label.split(',')[0]} ({of})"
+def _standing(percents: dict[str, float]) -> str:
+    """Against the strongest other codec, and against how many more if that one is stronger still.
+
+    Args:
+        percents: BD-rates by anchor, at least one.
+    """
+    anchor, percent = max(percents.items(), key=lambda item: item[1])
+    n_others, n_larger = len(percents), sum(p < 0 for p in percents.values())
+    if percent < 0:
+        rank = f", the strongest of {n_others} others" if n_others > 1 else ""
+        return f"{-percent:.1f}\N{NO-BREAK SPACE}% smaller than those of {anchor}{rank}"
+    rest = f", and smaller than those of {n_larger} of {n_others} others" if n_larger else ""
+    return f"{percent:.1f}\N{NO-BREAK SPACE}% larger than those of {anchor}{rest}"
