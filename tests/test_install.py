@@ -35,6 +35,7 @@ WORKS = (
     ["decode", "photo.bkc", "-o", "one.png"],
     ["decode", "photo.bkc", "--steps", "2", "-o", "two.png"],
     ["info", "photo.bkc", "--verify"],
+    ["view", "photo.bkc", "photo.png"],
     ["models"],
     ["selftest"],
 )

@@ -1,8 +1,8 @@
 """matplotlib as it comes: neither the current folder nor the user's settings change a plot.
 
-While it is imported, matplotlib reads a file ``matplotlibrc`` of the current folder, which may name
-programs to run and modules to load. So it is imported from an empty folder, and each plot is drawn
-with its built-in parameters.
+While it is imported, matplotlib reads a file ``matplotlibrc``, first of all that of the current
+folder, which may name programs to run and modules to load. So it is imported from a folder where
+this file is empty, and each plot is drawn with the built-in parameters.
 """
 
 from __future__ import annotations
@@ -12,20 +12,22 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 SALT = "bkcodec"  # of the names inside an SVG file, which are random without one
 
 
 @contextlib.contextmanager
 def elsewhere() -> Iterator[None]:
-    """Work in an empty folder: some packages read the current one when they are imported."""
+    """Work in a folder without settings: matplotlib reads some when it is imported."""
     try:
         here = os.getcwd()
     except OSError:  # it was deleted: nothing can be read from it
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="bkcodec-") as empty:
-        os.chdir(empty)
+    with tempfile.TemporaryDirectory(prefix="bkcodec-") as folder:
+        (Path(folder) / "matplotlibrc").touch()
+        os.chdir(folder)
         try:
             yield
         finally:
