@@ -295,6 +295,43 @@ def test_no_settings_file_has_a_say(tmp_path: Path) -> None:
         assert image.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
 
 
+@pytest.mark.parametrize(
+    "run_file",
+    [
+        "",
+        "[]",
+        "[" * 100_000,
+        '{"statistics": {}, "images": [], "codecs": {}, "metrics": {}, "conditions": {}}',
+        '{"statistics": 1, "images": {}, "codecs": {}, "metrics": {}, "conditions": {}}',
+        '{"statistics": {"a": {"b": NaN}}, "images": {}, "codecs": {}, "metrics": {}, '
+        '"conditions": {}}',
+    ],
+)
+def test_a_hostile_folder_is_not_resumed(
+    run_file: str,
+    tmp_path: Path,
+    small: Image.Image,
+    run: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    small.save(tmp_path / "a.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").write_text(run_file)
+    options = ("--peers", "none", "--resume", "-q", "50")
+    assert run("bench", tmp_path / "a.png", "-o", tmp_path / "out", *options) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "run.json: damaged" in line
+
+
+def test_a_range_leaves_an_empty_curve_empty() -> None:
+    result = outcome()
+    blind = [replace(p, metrics={}, rates={}) if p.codec == "lite" else p for p in result.points]
+    rates = bd_rates(blind, list(SIZES), [PSNR], (0.05, 0.5))
+    assert {r.reason for r in rates if "lite" in (r.codec, r.anchor)} == {
+        "fewer than 4 points on a curve"
+    }
+
+
 def test_failures_have_no_verdict() -> None:
     result = outcome(trouble="no")
     text = verdict("lite", result.metrics, result.matrix)

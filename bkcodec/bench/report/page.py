@@ -21,13 +21,14 @@ def write_report(
     outcome: Outcome, pictures: PictureStore, downloads: Sequence[Path], path: Path
 ) -> None:
     """Write the report of a benchmark, with the pictures that were kept and files to download."""
-    data = page_data(outcome, pictures)
+    files = [(f.name, data_uri(f.read_bytes(), TYPES[f.suffix])) for f in downloads]
+    data = page_data(outcome, pictures, BUDGET - sum(len(uri) for _, uri in files))
     text = rendered(
         "bkcodec.bench.report",
         "page.html.j2",
         outcome=outcome,
         verdict=verdict(outcome.candidates[0].name, outcome.metrics, outcome.matrix),
-        downloads=[(f.name, data_uri(f.read_bytes(), TYPES[f.suffix])) for f in downloads],
+        downloads=files,
         matrices=matrices(outcome),
         environment=environment(),
         data=as_script(data),
@@ -52,10 +53,15 @@ def matrices(outcome: Outcome) -> list[dict[str, Any]]:
     ]
 
 
-def page_data(outcome: Outcome, pictures: PictureStore) -> dict[str, Any]:
-    """What the page's script reads; qualities are text there, so that they compare as written."""
+def page_data(outcome: Outcome, pictures: PictureStore, room: int) -> dict[str, Any]:
+    """What the page's script reads; qualities are text there, so that they compare as written.
+
+    Args:
+        outcome: of the benchmark.
+        pictures: that were kept.
+        room: characters that the pictures may have; those beyond are left out.
+    """
     images: list[dict[str, Any]] = []
-    room = BUDGET
     for photo in pictures.photos:
         cells = [
             {

@@ -22,7 +22,7 @@ from bkcodec.errors import UnsupportedError
 from bkcodec.files import write_whole
 from bkcodec.pages.template import data_uri
 
-BUDGET = 24_000_000  # characters of base64 that the pictures of a report may have
+BUDGET = 24_000_000  # characters of base64 that a report may have
 LARGE, MIDDLE = 1_500_000, (1152, 768)  # pixels; width and height of what is shown of larger ones
 NATIVE_BPP = 0.45  # of files that browsers show, about, over a ladder
 # Quality of AVIF copies, and the bits per pixel that they take, about, over a ladder.

@@ -137,6 +137,8 @@ def curve(measured: Sequence[Point], codec: str, metric: str) -> Curve:
 
 def cut(points: Curve, low: float, high: float) -> Curve:
     """A curve between two rates; its ends lie on straight lines over the logarithm of the rate."""
+    if not points:
+        return []
     rates, values = (np.array(column) for column in zip(*points, strict=True))
     low, high = max(low, rates[0]), min(high, rates[-1])
     if low >= high:
