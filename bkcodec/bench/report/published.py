@@ -53,9 +53,9 @@ def read_curves(path: Path) -> list[Curve]:
         if len(data) > MAX_BYTES:
             raise ValueError(f"longer than {MAX_BYTES} bytes")
         content = json.loads(data, parse_int=float, parse_constant=_refuse)
-        entries = _is(dict, content, "the file").get("codecs", [content])
-        _is(list, entries, "codecs", MAX_CURVES)
-        curves = [_curve(_is(dict, entry, "a codec"), path) for entry in entries]
+        entries = _instance(dict, content, "the file").get("codecs", [content])
+        _instance(list, entries, "codecs", MAX_CURVES)
+        curves = [_curve(_instance(dict, entry, "a codec"), path) for entry in entries]
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except RecursionError as error:
@@ -67,7 +67,7 @@ def read_curves(path: Path) -> list[Curve]:
 
 
 def _curve(entry: dict[str, Any], path: Path) -> Curve:
-    results = _is(dict, entry.get("results", entry), "results")
+    results = _instance(dict, entry.get("results", entry), "results")
     if "bpp" not in results:
         raise ValueError("there is no bpp")
     rates = _numbers(results["bpp"], "bpp")
@@ -79,19 +79,19 @@ def _curve(entry: dict[str, Any], path: Path) -> Curve:
     for key, entries in results.items():
         if key in ("bpp", "q") or key.endswith("_time") or not isinstance(entries, list):
             continue
-        values = _numbers(entries, _named(key))
+        values = _numbers(entries, _name(key))
         if len(entries) != len(rates):
             raise ValueError(f"{key} has {len(entries)} values for {len(rates)} rates")
         if values is not None:
             metrics.setdefault(canonical.get(key, key), tuple(values[i] for i in order))
     if len(metrics) > MAX_METRICS:
         raise ValueError(f"more than {MAX_METRICS} metrics")
-    name = _named(entry.get("name", printable(path.stem)[:MAX_NAME]))
+    name = _name(entry.get("name", printable(path.stem)[:MAX_NAME]))
     source = printable(f"{path.absolute().parent.name}/{path.name}")
     return Curve(name, source, tuple(rates[i] for i in order), metrics)
 
 
-def _is(kind: type[Any], value: Any, name: str, longest: int | None = None) -> Any:
+def _instance(kind: type[Any], value: Any, name: str, longest: int | None = None) -> Any:
     if not isinstance(value, kind):
         raise ValueError(f"{name} must be {'an object' if kind is dict else 'a list'}")
     if longest is not None and len(value) > longest:
@@ -101,14 +101,14 @@ def _is(kind: type[Any], value: Any, name: str, longest: int | None = None) -> A
 
 def _numbers(values: Any, name: str) -> list[float] | None:
     """Numbers of a reasonable size; None where one of them is null: not measured."""
-    _is(list, values, name, MAX_POINTS)
+    _instance(list, values, name, MAX_POINTS)
     for value in values:
         if value is not None and not (isinstance(value, float) and abs(value) <= LARGEST):
             raise ValueError(f"{name} has a value that is no number, or one above {LARGEST:g}")
     return None if None in values else list(values)
 
 
-def _named(name: Any) -> str:
+def _name(name: Any) -> str:
     if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
         raise ValueError(f"a name is not 1 to {MAX_NAME} printable characters")
     return name
