@@ -87,7 +87,8 @@ def test_the_verdict_is_one_sentence() -> None:
     assert verdict("a", [PSNR], pair[:1]).endswith("% smaller than those of b.")
     assert verdict("a", [PSNR], pair[1:]).endswith("% larger than those of c.")
     few = BdRate("a", "b", "psnr", None, reason="fewer than 4 points on a curve")
-    assert verdict("a", [PSNR], [few]).endswith("in BD-rates: fewer than 4 points on a curve.")
+    text = "How a compares cannot be said in BD-rates: fewer than 4 points on a curve."
+    assert verdict("a", [PSNR], [few]) == text
     assert verdict("a", [PSNR], []) == "a stands alone: nothing was compared with it."
 
 

@@ -64,8 +64,9 @@ def test_a_page_has_the_colours_but_not_the_place(here: Path, small: Image.Image
         assert page[key].size == small.size  # upright
         assert page[key].info["icc_profile"] == profile and not page[key].getexif()
     assert b"Camera" in (here / "lying.jpg").read_bytes()
-    small.putalpha(90)
-    small.save("clear.png")
+    clear = small.copy()
+    clear.putalpha(90)
+    clear.save("clear.png")
     assert run("encode", "clear.png") == 0 and run("view", "clear.bkc", "clear.png") == 0
     page = shown(here / "clear.html")
     assert page["left"].mode == page["right"].mode == "RGBA"

@@ -29,11 +29,10 @@ def verdict(codec: str, metrics: Sequence[Metric], rates: Sequence[BdRate]) -> s
         figures = {anchor: p for anchor, p in percents.items() if p is not None}
         if figures and len(parts) < N_METRICS:
             subject = "they" if parts else f"the files of {codec}"
-            parts.append(
-                f"at equal {metric.label.split(',')[0]} {subject} are {_standing(figures)}"
-            )
+            label = metric.label.partition(",")[0]  # without its unit
+            parts.append(f"at equal {label} {subject} are {_standing(figures)}")
     if not parts:
-        return f"How {codec} compares cannot be figures in BD-rates: {own[0].reason}."
+        return f"How {codec} compares cannot be said in BD-rates: {own[0].reason}."
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
 
