@@ -49,7 +49,7 @@ def view_page(decoded: Shown, quality: float, original: Shown | None) -> bytes:
     files = [_file(p, whole) for p, whole in zip(pictures, pixels, strict=True)]
     width, height = decoded.rows.width, decoded.rows.height
     uris = [data_uri(data, kind) for data, kind in files]
-    rest = {} if original is None else {"right": uris[1], "original": uris[1]}
+    rest = {} if original is None else {"right": uris[1]}
     text = rendered(
         "bkcodec.pages",
         "view.html.j2",

@@ -327,6 +327,14 @@ def test_the_page_of_one_picture(
         assert sizes == [768, 768] and page.locator("#handle").is_visible()
         assert page.locator("h1").inner_text() == "<b>&amp; \N{REPLACEMENT CHARACTER}]0;.bkc"
         assert re.search(r"768 × 512 pixels, .* bytes, .* PSNR \d", page.inner_text("body"))
+        coded = middle(page, "3/8")
+        page.locator("#hold").hover()
+        page.mouse.down()
+        assert middle(page, "3/8") != coded and not page.locator("#handle").is_visible()
+        page.mouse.up()
+        assert middle(page, "3/8") == coded
+        original = page.locator("#left-layer .original").get_attribute("src")
+        assert original == pictures[1].get_attribute("src")
         page.locator("#zoom button", has_text="8×").click()
         grip, window = page.locator("#handle").bounding_box(), page.locator("#viewport")
         assert grip["x"] + 22 < window.bounding_box()["x"] + window.bounding_box()["width"]
