@@ -8,6 +8,8 @@
 >>> bkcodec.decode(data).size
 (64, 48)
 
+Photos and files may also be given by path, and photos as NumPy arrays.
+
 Importing the package is cheap; PyTorch is loaded on first use.
 """
 
@@ -30,11 +32,12 @@ if TYPE_CHECKING:
     )
     from bkcodec.inspection import info
     from bkcodec.models.compression import BkSdmCompression
-    from bkcodec.options import DecodeOptions, EncodeOptions, Limits
+    from bkcodec.options import Backbone, DecodeOptions, EncodeOptions, Limits
 
 __version__ = "0.1.0.dev0"
 
 _HOMES = {
+    "Backbone": "options",
     "BkSdmCompression": "models.compression",
     "BkcError": "errors",
     "Codec": "codec",
@@ -56,6 +59,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Backbone",
     "BkSdmCompression",
     "BkcError",
     "Codec",
@@ -81,3 +85,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"bkcodec.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

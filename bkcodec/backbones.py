@@ -18,7 +18,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import platformdirs
-from filelock import FileLock, Timeout
 
 from bkcodec.errors import BkcError, InputError, UnsupportedError, UsageError, first_line
 from bkcodec.files import printable, write_whole
@@ -104,6 +103,8 @@ def remove(name: str) -> None:
 @contextmanager
 def _locked() -> Iterator[None]:
     """Between reading the registry and writing it, no other process does."""
+    from filelock import FileLock, Timeout
+
     path = registry_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

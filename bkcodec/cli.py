@@ -29,12 +29,14 @@ class Commands(click.Group):
         "bench",
         "decode",
         "encode",
+        "help",
         "info",
         "models",
         "plot",
         "selftest",
         "thumbnail",
         "train",
+        "view",
     )
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -51,11 +53,22 @@ class Commands(click.Group):
 
 
 @click.group(
-    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, prog_name="bkcodec")
-def main() -> None:
-    """A learned image codec: photos to .bkc files of a few kilobytes, and back."""
+@click.version_option(__version__, "-V", "--version", prog_name="bkcodec")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """A learned image codec: photos to .bkc files of a few kilobytes, and back.
+
+    \b
+    bkcodec encode photo.jpg            writes photo.bkc
+    bkcodec decode photo.bkc            writes photo.png
+    bkcodec help encode                 says what encode can do
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def _stop_on_signals() -> None:
@@ -94,7 +107,7 @@ def run() -> None:
     _stop_on_signals()
     warnings.simplefilter("ignore")  # of libraries, about odd files; ours are errors
     try:
-        main(standalone_mode=False)
+        main(prog_name="bkcodec", standalone_mode=False)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f" See {context.command_path} --help." if context else ""

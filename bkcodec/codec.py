@@ -32,6 +32,7 @@ from bkcodec.image.exif import thumbnail_bytes
 from bkcodec.image.metadata import stripped
 from bkcodec.image.picture import Picture, Pixels, Rows, apply_alpha, image_from_rows, reduced
 from bkcodec.image.reading import alpha_from_png, picture_from_image
+from bkcodec.image.sources import FileSource, PhotoSource, bytes_from, image_from
 from bkcodec.image.writing import alpha_to_png
 from bkcodec.inspection import read_symbols
 from bkcodec.machine import out_of_memory, pick_device
@@ -119,17 +120,27 @@ class Codec:
         model, _ = load_model(self._path, str(device), self._backbone)
         return FloatCoder(model, device)
 
-    def encode(self, image: Image.Image, options: EncodeOptions | None = None) -> bytes:
-        """A Pillow image -> the bytes of a .bkc file.
+    def encode(self, photo: PhotoSource, options: EncodeOptions | None = None) -> bytes:
+        """A photo -> the bytes of a .bkc file.
+
+        Args:
+            photo: a Pillow image, the path or the bytes of an image file, or an array; see
+                ``image.sources.image_from``.
+            options: how.
 
         Raises:
+            TypeError: no photo.
             InputError: pixels that cannot be coded.
             TargetError: a target below the smallest possible file.
             LimitError: out of memory, or not enough of it to begin with.
+            UsageError: options for another bundle or device than this codec's.
         """
         options = options or EncodeOptions()
+        model = None if options.model == EncodeOptions().model else options.model
+        self._check_options(model, options.device)
+        image = image_from(photo)
+        self.check_memory(*image.size, options.tile, beside=READ)
         picture = picture_from_image(image)
-        self.check_memory(*picture.size, options.tile)
         return self.encode_picture(picture, options).data
 
     def encode_picture(
@@ -175,15 +186,19 @@ class Codec:
         container = replace(encoded.container, timestep=timestep, seed=seed)
         return Encoded(container_to_bytes(container), container, encoded.symbols)
 
-    def decode(self, data: bytes, options: DecodeOptions | None = None) -> Image.Image:
-        """The bytes of a .bkc file -> a Pillow image with its metadata in ``info``.
+    def decode(self, file: FileSource, options: DecodeOptions | None = None) -> Image.Image:
+        """A .bkc file, by path or as bytes -> a Pillow image with its metadata in ``info``.
 
         Raises:
+            TypeError: neither path nor bytes.
+            UsageError: options for another bundle or device than this codec's.
             FormatError: corrupt bytes.
             UnsupportedError: made with another bundle than this codec's, or by a newer version.
             LimitError: too many pixels, out of memory, or not enough of it to begin with.
         """
         options = options or DecodeOptions()
+        self._check_options(options.model_path, options.device)
+        data = bytes_from(file, options.limits)
         container = container_from_bytes(data, options.limits)
         check_fingerprint(self.bundle, container.fingerprint)
         return image_from_rows(self.decode_rows(container, options, whole=True))
@@ -231,6 +246,13 @@ class Codec:
         symbols = self.coder.n_channels * pixels // self.coder.stride**2
         seen = min(pixels, self.coder.seen_at_once(width, height, tile, steps))
         machine.require(machine.estimate(symbols, seen, steps, beside * width * height))
+
+    def _check_options(self, model: str | None, device: str) -> None:
+        """Refuse options that are for another codec (UsageError); they would be ignored."""
+        if model is not None and find_bundle(model) != self._path:
+            raise UsageError(f"this codec has the bundle {self.bundle.name}, not {model}")
+        if device not in ("auto", self.device):
+            raise UsageError(f"this codec runs on {self.device}, not on {device}")
 
     def _turn(self) -> AbstractContextManager[Any]:
         """Threads that share pretrained parts, which have settings and a place, take turns."""
@@ -330,23 +352,23 @@ def _runtime(bundle: Bundle, device: str) -> Runtime:
     return Runtime(bundle.integers, device)
 
 
-def encode(image: Image.Image, options: EncodeOptions | None = None) -> bytes:
-    """A Pillow image -> the bytes of a .bkc file; see ``Codec.encode``."""
+def encode(photo: PhotoSource, options: EncodeOptions | None = None) -> bytes:
+    """A photo -> the bytes of a .bkc file; see ``Codec.encode``."""
     options = options or EncodeOptions()
-    return Codec(options.model, options.device, options.needed_backbone).encode(image, options)
+    return Codec(options.model, options.device, options.needed_backbone).encode(photo, options)
 
 
-def decode(data: bytes, options: DecodeOptions | None = None) -> Image.Image:
-    """The bytes of a .bkc file -> a Pillow image; see ``Codec.decode``."""
+def decode(file: FileSource, options: DecodeOptions | None = None) -> Image.Image:
+    """A .bkc file, by path or as bytes -> a Pillow image; see ``Codec.decode``."""
     options = options or DecodeOptions()
-    container = container_from_bytes(data, options.limits)
+    container = container_from_bytes(bytes_from(file, options.limits), options.limits)
     rows = codec_for(container, options).decode_rows(container, options, whole=True)
     return image_from_rows(rows)
 
 
-def encode_to(image: Image.Image, fo: BinaryIO, options: EncodeOptions | None = None) -> None:
+def encode_to(photo: PhotoSource, fo: BinaryIO, options: EncodeOptions | None = None) -> None:
     """Encode into a binary file object."""
-    fo.write(encode(image, options))
+    fo.write(encode(photo, options))
 
 
 def decode_from(fo: BinaryIO, options: DecodeOptions | None = None) -> Image.Image:

@@ -87,6 +87,11 @@ class TargetError(BkcError):
     exit_code = 7
 
 
+def install(name: str) -> str:
+    """The command that brings an extra. There is no such package on an index yet."""
+    return f"pip install '.[{name}]' in a checkout of bkcodec"
+
+
 @contextmanager
 def extra(name: str, what: str) -> Iterator[None]:
     """Have a package that is missing become an UnsupportedError that says what brings it.
@@ -99,5 +104,5 @@ def extra(name: str, what: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise UnsupportedError(
-            f"{what} needs more packages ({first_line(error)}): pip install 'bkcodec[{name}]'"
+            f"{what} needs more packages ({first_line(error)}): {install(name)}"
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from bkcodec import machine
 from bkcodec.bundle import Bundle, bundle_for, load_bundle, shipped_bundles
 from bkcodec.container import Container, container_from_bytes
 from bkcodec.errors import FormatError, InputError
-from bkcodec.files import STREAM, printable, write_stream, write_whole
+from bkcodec.files import STREAM, printable, read_whole, write_stream, write_whole
 from bkcodec.options import Limits, level_to_quality
 
 if TYPE_CHECKING:
@@ -22,14 +23,28 @@ if TYPE_CHECKING:
 NO_PIXEL_LIMIT = Limits(max_pixels=0)  # nothing is decoded, so nothing is allocated
 
 
-def info(data: bytes, verify: bool = False, model: str | None = None) -> dict[str, Any]:
+def info(
+    file: bytes | bytearray | memoryview | str | os.PathLike[str],
+    verify: bool = False,
+    model: str | None = None,
+) -> dict[str, Any]:
     """The header's fields, file size and rate; with ``verify`` the SHA-256 of z's symbols too.
 
-    ``model`` names a bundle file for files whose bundle is not installed.
+    Args:
+        file: a .bkc file, by path or as bytes.
+        verify: decode the symbols.
+        model: a bundle file, for files whose bundle is not installed.
 
     Raises:
-        FormatError, UnsupportedError, LimitError: as when decoding.
+        TypeError: neither path nor bytes.
+        InputError, FormatError, UnsupportedError, LimitError: as when decoding.
     """
+    if isinstance(file, str | os.PathLike):
+        data = read_whole(Path(file), NO_PIXEL_LIMIT.max_file_bytes)
+    elif isinstance(file, bytes | bytearray | memoryview):
+        data = bytes(file)
+    else:
+        raise TypeError(f"a file is a path or bytes, not {type(file).__name__}")
     container = container_from_bytes(data, Limits() if verify else NO_PIXEL_LIMIT)
     values: dict[str, Any] = {
         "bytes": len(data),

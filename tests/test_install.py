@@ -36,6 +36,7 @@ WORKS = (
     ["decode", "photo.bkc", "-o", "one.png"],
     ["decode", "photo.bkc", "--steps", "2", "-o", "two.png"],
     ["info", "photo.bkc", "--verify"],
+    ["view", "photo.bkc", "photo.png"],
     ["models"],
     ["selftest"],
     ["thumbnail", "photo.bkc", "thumbnail.png"],
@@ -69,6 +70,6 @@ def test_a_plain_install_is_light_and_complete(tmp_path: Path) -> None:
     for arguments, extra in NEEDS:
         done = subprocess.run([bkcodec, *arguments], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 5 and len(done.stderr.splitlines()) == 1
-        assert f"pip install 'bkcodec[{extra}]'" in done.stderr
+        assert f"pip install '.[{extra}]'" in done.stderr
     assert not list(tmp_path.glob("x*"))
     assert sys.prefix != str(tmp_path / "env")

@@ -32,6 +32,7 @@ NEVERS = {
     },
     "train": {"bkcodec.commands"},
     "bench": {"bkcodec.commands"},
+    "pages": {"bkcodec.container", "bkcodec.commands", "torch"},
     "container.py": {"torch"},
     "bundle.py": {"torch"},
     "inspection.py": {"torch"},

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bkcodec.errors import InputError
+from bkcodec.errors import InputError, first_line
 from bkcodec.files import write_whole
 
+LARGEST = 1e9  # of figures in a cell
 CELLS = "cells.jsonl"  # in the output folder: one line a finished cell, what --resume reads
 
 
@@ -82,17 +83,40 @@ def read(folder: Path) -> list[Cell]:
         InputError: a line in the middle that is not a cell.
     """
     path = folder / CELLS
-    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    try:
+        lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({first_line(error)})") from error
     cells: dict[tuple[str, float, str], Cell] = {}
     for number, line in enumerate(lines, 1):
         try:
-            cell = Cell(**json.loads(line))
-        except (ValueError, TypeError) as error:
+            cell = _checked(Cell(**json.loads(line)))
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             if number == len(lines):
                 break
-            raise InputError(f"{path}: line {number} is damaged ({error})") from error
+            reason = first_line(error)
+            raise InputError(f"{path}: line {number} is damaged ({reason})") from error
         cells[cell.key] = cell
     return list(cells.values())
+
+
+def _checked(cell: Cell) -> Cell:
+    """A cell as it was read: its fields are what they say.
+
+    Raises:
+        ValueError: one is something else.
+    """
+    texts = (cell.codec, cell.image, cell.error or "", *cell.bugs, *cell.unmeasured.values())
+    counts = (cell.width, cell.height, cell.n_bytes or 0)
+    figures = (cell.quality, cell.encode_seconds, cell.decode_seconds, *cell.metrics.values())
+    if not (
+        all(isinstance(text, str) for text in texts)
+        and all(type(count) is int and 0 <= count < 2**53 for count in counts)
+        and all(isinstance(v, (float, int)) and abs(v) < LARGEST for v in figures if v is not None)
+        and (not cell.n_bytes or cell.width * cell.height)
+    ):
+        raise ValueError("a field has a value that no measurement gives")
+    return cell
 
 
 def rewrite(folder: Path, cells: Iterable[Cell]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bkcodec.errors import UnsupportedError, UsageError
+from bkcodec.files import printable
 
 DEFAULT_QUALITIES = (5.0, 20.0, 35.0, 50.0, 70.0, 90.0)
 CEILING = "vae-roundtrip"
@@ -123,7 +124,7 @@ def bundles(models: Sequence[str], qualities: Sequence[float], device: str) -> l
     for model in models:
         path = find_bundle(model)
         bundle = load_bundle(path)
-        name = path.stem if Path(model).is_file() else bundle.name
+        name = printable(path.stem) if Path(model).is_file() else bundle.name
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         note = f"bundle {bundle.name}, fingerprint {bundle.fingerprint.hex()}"
         candidates += [

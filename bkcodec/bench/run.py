@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Generator, Sequence
@@ -24,7 +25,7 @@ from bkcodec.bench.environment import environment
 from bkcodec.bench.metrics import Metric
 from bkcodec.bench.report.pictures import PictureStore
 from bkcodec.bench.workers import Lane, statistics_of
-from bkcodec.errors import InputError
+from bkcodec.errors import InputError, first_line
 from bkcodec.files import write_whole
 
 SUFFIXES = {"bundle": ".bkc", "zoo": ".bin", "ceiling": ""}  # of files
@@ -230,8 +231,11 @@ def _begin(
         statistics: dict[str, dict[str, float]] = before["statistics"]
         images, codecs = before["images"], before["codecs"]
         metrics, conditions = before["metrics"], before["conditions"]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder / RUN}: damaged ({error})") from error
+        if not all(isinstance(part, dict) for part in (images, codecs, metrics, conditions)):
+            raise ValueError("it says nothing of pictures, codecs, metrics or conditions")
+        _check_statistics(statistics)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise InputError(f"{folder / RUN}: damaged ({first_line(error)})") from error
     now = _description(bench)
     if images != now["images"]:
         raise InputError(f"{folder}: the benchmark was of other pictures")
@@ -256,6 +260,17 @@ def _begin(
         and (bench.pictures is None or bench.pictures.has(cell))
     }
     return finished, statistics
+
+
+def _check_statistics(statistics: Any) -> None:
+    """Refuse load times and peaks of an earlier run that are no numbers by name (ValueError)."""
+    parts = statistics.values() if isinstance(statistics, dict) else [None]
+    if not all(
+        isinstance(part, dict)
+        and all(isinstance(v, (float, int)) and 0 <= v < math.inf for v in part.values())
+        for part in parts
+    ):
+        raise ValueError("statistics that are no numbers")
 
 
 def _first_difference(before: dict[str, Any], now: dict[str, Any]) -> str:

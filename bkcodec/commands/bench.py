@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bkcodec.commands import completion
 from bkcodec.commands.values import names, positive_range, qualities
 from bkcodec.errors import BkcError, InputError, UsageError, extra
 from bkcodec.files import printable
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 FILE = click.Path(path_type=Path)
 REPORT = "report.html"
-PACKAGES = ("bjontegaard", "jinja2", "matplotlib", "pytorch_msssim", "torchvision")
-MAX_LINES = 20  # of failures that are printed one by one
+PACKAGES = ("bjontegaard", "matplotlib", "pytorch_msssim", "torchvision")
+MAX_LINES = 20  # of failures, or of names, that are printed one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Request:
     default=["lite"],
     show_default=True,
     metavar="NAME",
+    shell_complete=completion.bundles,
     help="A bundle to test, by name or file; may be given several times.",
 )
 @click.option(
@@ -171,13 +173,17 @@ def bench(dataset: Path, **given: Any) -> None:
         if folder is None and is_set:
             raise UsageError(f"{flag} needs -o")
     with extra("bench", "this"), tempfile.TemporaryDirectory(prefix="bkcodec-bench-") as temporary:
-        for package in PACKAGES:  # missing ones are to be found before anything is measured
-            importlib.import_module(package)
+        from bkcodec.bench.report.style import elsewhere
+
+        with elsewhere():
+            for package in PACKAGES:  # missing ones are to be found before anything is measured
+                importlib.import_module(package)
         plan = _plan(dataset, request, Path(temporary))
         overlays = _overlays(request.overlays, {c.name for c in plan.candidates})
         outcome = _measure(plan, dataset, request, overlays)
         if folder is not None:
             _write(outcome, plan, folder)
+            click.echo(f"bkcodec: the report is {printable(folder / REPORT)}", err=True)
     if request.as_json:
         click.echo(json.dumps(outcome.detailed(), allow_nan=False))
     else:
@@ -248,9 +254,9 @@ def _measure(plan: Bench, dataset: Path, request: Request, overlays: list[Curve]
     with _progress(len(plan.cells())) as report:
         cells, statistics = run.run(plan, request.resume, report)
     points = summary.points(cells, plan.candidates)
-    tested = [c.name for c in plan.candidates if c.kind == "bundle"]
-    anchors = [c.name for c in plan.candidates if c.kind != "ceiling"]
-    rates = summary.bd_rates(points, tested, anchors, plan.metrics, request.rates_within)
+    tested = {c.name for c in plan.candidates if c.kind == "bundle"}
+    codecs = [c.name for c in plan.candidates if c.kind != "ceiling"]
+    matrix = summary.bd_rates(points, codecs, plan.metrics, request.rates_within)
     device = plan.candidates[0].device
     settings = {
         "repetitions": plan.repetitions,
@@ -259,13 +265,14 @@ def _measure(plan: Bench, dataset: Path, request: Request, overlays: list[Curve]
         "range": request.rates_within,
     }
     return Outcome(
-        dataset.resolve().name,
+        printable(dataset.resolve().name),
         plan.dataset,
         plan.candidates,
         plan.metrics,
         cells,
         points,
-        rates,
+        [rate for rate in matrix if rate.codec in tested],
+        matrix,
         statistics,
         overlays,
         settings,
@@ -276,15 +283,16 @@ def _write(outcome: Outcome, plan: Bench, folder: Path) -> None:
     from bkcodec.bench.report.curves import measured, plot
     from bkcodec.bench.report.page import write_report
 
-    outcome.write(folder)
+    downloads = outcome.write(folder)
     codecs = [c.name for c in outcome.candidates if c.kind != "ceiling"]
     curves = measured(outcome.points, codecs, outcome.metrics) + list(outcome.overlays)
     for metric in outcome.metrics:
         if any(metric.name in curve.metrics for curve in curves):  # else all too small for it
             paths = [folder / f"rd-{metric.name}.{kind}" for kind in ("svg", "png")]
             plot(curves, metric.name, outcome.dataset_name, paths)
+            downloads.append(paths[0])
     assert plan.pictures is not None
-    write_report(outcome, plan.pictures, folder / REPORT)
+    write_report(outcome, plan.pictures, downloads, folder / REPORT)
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -312,9 +320,12 @@ def plot(results: tuple[Path, ...], output: Path, metric: str, title: str, force
 
         curves = published.distinct([published.read_curves(path) for path in results])
         available = published.metric_names(curves)
+        if not available:
+            raise InputError(f"{results[0]}: there is no curve to draw")
         if metric not in available:
-            raise UsageError(f"no curve of {metric}; there are {', '.join(available)}")
+            raise UsageError(f"no curve of {metric}; there are {', '.join(available[:MAX_LINES])}")
         draw(curves, metric, title, [output])
+    click.echo(f"bkcodec: the plot is {printable(output)}", err=True)
 
 
 @contextmanager

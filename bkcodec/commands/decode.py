@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from bkcodec.commands import completion
 from bkcodec.commands.batch import Report, Work, run_batch, write_output
+from bkcodec.commands.help import BACKBONE, MACHINE, MANY, OUTPUT, Group, GroupedCommand
 from bkcodec.commands.paths import EXTENSION, Job, Naming, is_directory, plan
 from bkcodec.commands.shared import Shared, shared_options
 from bkcodec.container import MAGIC, container_from_bytes
@@ -36,8 +39,29 @@ BY_SUFFIX = {
 }
 
 
-@click.command()
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+class _Decode(GroupedCommand):
+    groups = (
+        Group(
+            "The picture",
+            "photo.bkc --format jpg --jpeg-quality 90",
+            ("format_", "png_effort", "jpeg_quality", "alpha"),
+        ),
+        Group(
+            "Denoising",
+            "photo.bkc --steps 4 --seed 7",
+            ("steps", "scheduler", "realism", "seed"),
+        ),
+        replace(MANY, example="small/ -r -o photos/ -j 0"),
+        replace(MACHINE, example="photo.bkc --max-pixels 0"),
+        replace(BACKBONE, example="photo.bkc --bk-sdm DIR"),
+        replace(OUTPUT, example="small/ --json"),
+    )
+
+
+@click.command(cls=_Decode)
+@click.argument(
+    "inputs", nargs=-1, required=True, metavar="INPUT...", shell_complete=completion.files
+)
 @click.option(
     "--format",
     "format_",
@@ -88,6 +112,7 @@ BY_SUFFIX = {
 @click.option(
     "-m",
     "--model",
+    shell_complete=completion.bundles,
     help="The bundle's file, where the one that a .bkc file needs is not installed.",
 )
 @shared_options

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bkcodec.commands import completion
 from bkcodec.commands.batch import Report, run_batch, write_output
+from bkcodec.commands.help import BACKBONE, MACHINE, MANY, OUTPUT, Group, GroupedCommand
 from bkcodec.commands.paths import EXTENSION, Job, Naming, Plan, plan
 from bkcodec.commands.shared import Shared, shared_options
 from bkcodec.commands.values import byte_size, strip
@@ -27,8 +29,30 @@ if TYPE_CHECKING:
 NOTABLE = 10  # metadata that is more than one byte of so many is mentioned
 
 
-@click.command()
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+class _Encode(GroupedCommand):
+    groups = (
+        Group(
+            "How good, how large",
+            "photo.jpg --target-size 20k",
+            ("quality", "target_bpp", "target_size", "effort", "timeout", "max_side", "measure"),
+        ),
+        Group(
+            "What goes along",
+            "photo.jpg --strip gps,xmp",
+            ("strip", "keep_thumbnail", "alpha", "accept_damaged"),
+        ),
+        MANY,
+        Group("Care", "photo.jpg --verify", ("verify", "dry_run")),
+        MACHINE,
+        BACKBONE,
+        OUTPUT,
+    )
+
+
+@click.command(cls=_Encode)
+@click.argument(
+    "inputs", nargs=-1, required=True, metavar="INPUT...", shell_complete=completion.files
+)
 @click.option(
     "-q",
     "--quality",
@@ -51,6 +75,7 @@ NOTABLE = 10  # metadata that is more than one byte of so many is mentioned
     "--model",
     default="lite",
     show_default=True,
+    shell_complete=completion.bundles,
     help="The bundle to encode with, by name or file.",
 )
 @click.option(

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from bkcodec.commands import completion
 from bkcodec.commands.paths import Plan
 from bkcodec.commands.values import tile
 from bkcodec.errors import UsageError
@@ -128,6 +129,7 @@ _OPTIONS = (
         "-o",
         "--output",
         metavar="PATH",
+        shell_complete=completion.files,
         help="File or directory to write (a directory exists or ends in /); - for standard output.",
     ),
 )

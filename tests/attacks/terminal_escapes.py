@@ -30,6 +30,10 @@ def attack(folder: Path) -> str:
         ("encode", folder / f"{NAME}.png", "-m", NAME),
         ("decode", folder / NAME, "--format", NAME),
         ("models", "add", folder / NAME, "--name", NAME),
+        ("view", folder / NAME, folder / NAME),
+        ("view", folder / NAME, "-o", folder / f"{NAME}.html"),
+        ("plot", folder / "bundle", "-o", folder / "plot.svg"),
+        ("plot", folder / NAME, "-o", folder / f"{NAME}.gif"),
         (NAME,),
     ]
     for arguments in commands:

@@ -17,11 +17,10 @@ from scipy import interpolate
 from torchvision import models
 
 from bkcodec.bench import metrics
-from bkcodec.bench.cells import CELLS, Cell, read
+from bkcodec.bench.cells import CELLS, Cell, append, read
 from bkcodec.bench.codecs import Candidate, pillow_peer, zoo_peer
 from bkcodec.bench.coders import PillowCoder, ZooCoder
 from bkcodec.bench.dataset import Dataset, Photo, prepare
-from bkcodec.bench.report.page import as_script
 from bkcodec.bench.report.pictures import plan
 from bkcodec.bench.report.published import read_curves
 from bkcodec.bench.report.summary import bd_rate, bd_rates, compressai_results, cut, points
@@ -30,6 +29,7 @@ from bkcodec.bench.run import Bench, measure, slug
 from bkcodec.bench.workers import Lane, Worker
 from bkcodec.errors import InputError
 from bkcodec.models.lpips import Lpips
+from bkcodec.pages.template import as_script
 
 PSNR = metrics.Metric("psnr", "PSNR", True, metrics.psnr, 2)
 BUNDLE = Candidate("bundle", "lite", (50.0,), "lite", {})
@@ -228,8 +228,9 @@ def test_failures_leave_no_bd_rate() -> None:
         for q in qualities
     ]
     codecs = [Candidate("bundle", name, qualities, name) for name in ("lite", "other")]
-    (rate,) = bd_rates(points(cells, codecs), ["lite"], ["lite", "other"], [PSNR])
-    assert rate.percent is None and "not all pictures" in rate.reason
+    rates = bd_rates(points(cells, codecs), ["lite", "other"], [PSNR])
+    assert [(r.codec, r.anchor) for r in rates] == [("lite", "other"), ("other", "lite")]
+    assert all(r.percent is None and "not all pictures" in r.reason for r in rates)
 
 
 def test_an_output_below_the_photos_is_not_measured(small: Image.Image, tmp_path: Path) -> None:
@@ -282,10 +283,39 @@ def test_json_cannot_end_its_script_element() -> None:
     assert "<" not in text and json.loads(text)["name"].startswith("</script>")
 
 
-def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
-    (tmp_path / CELLS).write_text('{"codec": "a"}\n{"codec"\n')
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"codec": "a"}',
+        '["a"]',
+        "[" * 100_000,
+        '{"codec": 5, "quality": 1, "image": "a"}',
+        '{"codec": "a", "quality": "1", "image": "a"}',
+        '{"codec": "a", "quality": NaN, "image": "a"}',
+        '{"codec": "a", "quality": 1, "image": "a", "n_bytes": -1}',
+        '{"codec": "a", "quality": 1, "image": "a", "n_bytes": 9}',
+        '{"codec": "a", "quality": 1, "image": "a", "metrics": [1]}',
+        '{"codec": "a", "quality": 1, "image": "a", "metrics": {"psnr": 1e300}}',
+        '{"codec": "a", "quality": 1, "image": "a", "bugs": 5}',
+        '{"codec": "a", "quality": 1, "image": "a", "unmeasured": {"psnr": []}}',
+        '{"codec": "a", "quality": 1, "image": "a", "odd": 1}',
+    ],
+)
+def test_a_damaged_record_is_refused(line: str, tmp_path: Path) -> None:
+    (tmp_path / CELLS).write_text(f'{line}\n{{"codec"\n')
     with pytest.raises(InputError, match="line 1 is damaged"):
         read(tmp_path)
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    cell = Cell("a", 5.0, "b.png", 3, 2, 9, {"psnr": 30.5, "x": None}, 0.1, 2, ["size"], "e")
+    append(tmp_path, cell)
+    (tmp_path / CELLS).write_bytes(b"\xff")
+    with pytest.raises(InputError, match="cannot be read"):
+        read(tmp_path)
+    (tmp_path / CELLS).unlink()
+    append(tmp_path, cell)
+    assert read(tmp_path) == [cell]
 
 
 @pytest.mark.parametrize("name", ["jpeg", "webp", "avif", "jpeg2000"])

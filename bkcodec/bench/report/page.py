@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +10,26 @@ from bkcodec.bench.environment import environment
 from bkcodec.bench.report.curves import COLOURS, ON_DARK
 from bkcodec.bench.report.pictures import BUDGET, LARGE, PictureStore, mime_of, shown_size
 from bkcodec.bench.report.results import Outcome
+from bkcodec.bench.report.verdict import verdict
 from bkcodec.files import write_whole
+from bkcodec.pages.template import as_script, data_uri, rendered
 
-TEMPLATE = "page.html.j2"
+TYPES = {".json": "application/json", ".csv": "text/csv", ".svg": "image/svg+xml"}
 
 
-def write_report(outcome: Outcome, pictures: PictureStore, path: Path) -> None:
-    """Write the report of a benchmark, with the pictures that were kept."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("bkcodec.bench.report", "")
-    template = Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template(TEMPLATE)
-    data = page_data(outcome, pictures)
-    text = template.render(
+def write_report(
+    outcome: Outcome, pictures: PictureStore, downloads: Sequence[Path], path: Path
+) -> None:
+    """Write the report of a benchmark, with the pictures that were kept and files to download."""
+    files = [(f.name, data_uri(f.read_bytes(), TYPES[f.suffix])) for f in downloads]
+    data = page_data(outcome, pictures, BUDGET - sum(len(uri) for _, uri in files))
+    text = rendered(
+        "bkcodec.bench.report",
+        "page.html.j2",
         outcome=outcome,
+        verdict=verdict(outcome.candidates[0].name, outcome.metrics, outcome.matrix),
+        downloads=files,
+        matrices=matrices(outcome),
         environment=environment(),
         data=as_script(data),
         shown=data["images"],
@@ -39,10 +39,29 @@ def write_report(outcome: Outcome, pictures: PictureStore, path: Path) -> None:
     write_whole(path, text.encode(), force=True)
 
 
-def page_data(outcome: Outcome, pictures: PictureStore) -> dict[str, Any]:
-    """What the page's script reads; qualities are text there, so that they compare as written."""
+def matrices(outcome: Outcome) -> list[dict[str, Any]]:
+    """For each metric, the BD-rates of all codecs (rows) against all (columns)."""
+    names = [c.name for c in outcome.candidates if c.kind != "ceiling"]
+    rates = {(r.metric, r.codec, r.anchor): r for r in outcome.matrix}
+    return [
+        {
+            "label": metric.label,
+            "names": names,
+            "rows": [(row, [rates.get((metric.name, row, n)) for n in names]) for row in names],
+        }
+        for metric in outcome.metrics
+    ]
+
+
+def page_data(outcome: Outcome, pictures: PictureStore, room: int) -> dict[str, Any]:
+    """What the page's script reads; qualities are text there, so that they compare as written.
+
+    Args:
+        outcome: of the benchmark.
+        pictures: that were kept.
+        room: characters that the pictures may have; those beyond are left out.
+    """
     images: list[dict[str, Any]] = []
-    room = BUDGET
     for photo in pictures.photos:
         cells = [
             {
@@ -86,8 +105,3 @@ def page_data(outcome: Outcome, pictures: PictureStore) -> dict[str, Any]:
         ],
         "images": images,
     }
-
-
-def as_script(data: dict[str, Any]) -> str:
-    """JSON that cannot end the script element it stands in."""
-    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

@@ -7,7 +7,6 @@ above ``LARGE`` pixels only the middle is shown, as such a copy for every codec.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
 from collections.abc import Sequence
@@ -21,8 +20,9 @@ from bkcodec.bench.codecs import PILLOW, Candidate
 from bkcodec.bench.dataset import Photo
 from bkcodec.errors import UnsupportedError
 from bkcodec.files import write_whole
+from bkcodec.pages.template import data_uri
 
-BUDGET = 24_000_000  # characters of base64 that the pictures of a report may have
+BUDGET = 24_000_000  # characters of base64 that a report may have
 LARGE, MIDDLE = 1_500_000, (1152, 768)  # pixels; width and height of what is shown of larger ones
 NATIVE_BPP = 0.45  # of files that browsers show, about, over a ladder
 # Quality of AVIF copies, and the bits per pixel that they take, about, over a ladder.
@@ -82,11 +82,11 @@ class PictureStore:
         place = self._place(cell)
         if place is None or not place.is_file():
             return None
-        return _uri(place, self._type(cell).removesuffix("-copy"))
+        return data_uri(place.read_bytes(), self._type(cell).removesuffix("-copy"))
 
     def original_uri(self, photo: Photo) -> str:
         """A data: address of an original's copy."""
-        return _uri(self._original(photo), "image/avif")
+        return data_uri(self._original(photo).read_bytes(), "image/avif")
 
     def _type(self, cell: Cell) -> str:
         large = cell.width * cell.height > LARGE
@@ -147,7 +147,3 @@ def _save(picture: Path, path: Path, quality: int) -> None:
         part = image.convert("RGB").crop((left, top, left + width, top + height))
         part.save(out, "AVIF", quality=quality, subsampling="4:4:4", speed=8)
     write_whole(path, out.getvalue(), force=True)
-
-
-def _uri(path: Path, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -1,18 +1,27 @@
-"""Curves from JSON files: CompressAI's schema, and our own results.json."""
+"""Curves from JSON files: CompressAI's schema, and our own results.json.
+
+Such files come from anywhere, so nothing in them is taken on trust: a file is as long, and its
+names and numbers are such, as a benchmark's can be, or it is refused.
+"""
 
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from bkcodec.errors import InputError
+from bkcodec.errors import InputError, first_line
+from bkcodec.files import printable
 
 KEYS = {"psnr": ("psnr-rgb", "psnr"), "ms-ssim": ("ms-ssim-rgb", "ms-ssim")}
+MAX_BYTES = 2**24  # of a file
+MAX_CURVES, MAX_METRICS, MAX_POINTS = 100, 100, 1000
+MAX_NAME = 100  # characters
+RATES = (1e-6, 1e4)  # bits per pixel
+LARGEST = 1e6  # value of a metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +29,7 @@ class Curve:
     """A codec's rates and metrics.
 
     Attributes:
-        name: of the codec.
+        name: of the codec; without control characters.
         source: file it comes from, or "measured".
         bpp: rising.
         metrics: values by our name of the metric, as long as ``bpp``; MS-SSIM in 0..1.
@@ -39,33 +48,74 @@ def read_curves(path: Path) -> list[Curve]:
         InputError: not a file of this kind.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
-        entries = content.get("codecs", [content])
-        curves = [_curve(entry, path) for entry in entries]
-        return [curve for curve in curves if curve.bpp]  # of a codec that failed, none
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path}: not results in CompressAI's schema ({type(error).__name__}: {error})"
-        ) from error
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"longer than {MAX_BYTES} bytes")
+        content = json.loads(data, parse_int=float, parse_constant=_refuse)
+        entries = _instance(dict, content, "the file").get("codecs", [content])
+        _instance(list, entries, "codecs", MAX_CURVES)
+        curves = [_curve(_instance(dict, entry, "a codec"), path) for entry in entries]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: not results in CompressAI's schema (nested too deep)") from error
+    except ValueError as error:
+        reason = first_line(error)
+        raise InputError(f"{path}: not results in CompressAI's schema ({reason})") from error
+    return [curve for curve in curves if curve.bpp]  # of a codec that failed, none
 
 
 def _curve(entry: dict[str, Any], path: Path) -> Curve:
-    results = entry.get("results", entry)
-    rates = [float(v) for v in results["bpp"]]
+    results = _instance(dict, entry.get("results", entry), "results")
+    if "bpp" not in results:
+        raise ValueError("there is no bpp")
+    rates = _numbers(results["bpp"], "bpp")
+    if rates is None or not all(RATES[0] <= rate <= RATES[1] for rate in rates):
+        raise ValueError(f"rates must be numbers from {RATES[0]:g} to {RATES[1]:g}")
     order = sorted(range(len(rates)), key=rates.__getitem__)
-    if not all(0 < r < math.inf for r in rates):
-        raise ValueError("rates must be above 0 and finite")
     canonical = {alias: name for name, aliases in KEYS.items() for alias in aliases}
     metrics: dict[str, tuple[float, ...]] = {}
-    for key, values in results.items():
-        if key in ("bpp", "q") or key.endswith("_time") or not isinstance(values, list):
+    for key, entries in results.items():
+        if key in ("bpp", "q") or key.endswith("_time") or not isinstance(entries, list):
             continue
-        if len(values) != len(rates):
-            raise ValueError(f"{key} has {len(values)} values for {len(rates)} rates")
-        if all(isinstance(v, (int, float)) and math.isfinite(v) for v in values):
-            metrics.setdefault(canonical.get(key, key), tuple(float(values[i]) for i in order))
-    name, source = str(entry.get("name", path.stem)), f"{path.parent.name}/{path.name}"
+        values = _numbers(entries, _name(key))
+        if len(entries) != len(rates):
+            raise ValueError(f"{key} has {len(entries)} values for {len(rates)} rates")
+        if values is not None:
+            metrics.setdefault(canonical.get(key, key), tuple(values[i] for i in order))
+    if len(metrics) > MAX_METRICS:
+        raise ValueError(f"more than {MAX_METRICS} metrics")
+    name = _name(entry.get("name", printable(path.stem)[:MAX_NAME]))
+    source = printable(f"{path.absolute().parent.name}/{path.name}")
     return Curve(name, source, tuple(rates[i] for i in order), metrics)
+
+
+def _instance(kind: type[Any], value: Any, name: str, longest: int | None = None) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be {'an object' if kind is dict else 'a list'}")
+    if longest is not None and len(value) > longest:
+        raise ValueError(f"{name} has more than {longest} entries")
+    return value
+
+
+def _numbers(values: Any, name: str) -> list[float] | None:
+    """Numbers of a reasonable size; None where one of them is null: not measured."""
+    _instance(list, values, name, MAX_POINTS)
+    for value in values:
+        if value is not None and not (isinstance(value, float) and abs(value) <= LARGEST):
+            raise ValueError(f"{name} has a value that is no number, or one above {LARGEST:g}")
+    return None if None in values else list(values)
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        raise ValueError(f"a name is not 1 to {MAX_NAME} printable characters")
+    return name
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number")
 
 
 def distinct(runs: Sequence[Sequence[Curve]]) -> list[Curve]:

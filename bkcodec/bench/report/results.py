@@ -18,7 +18,9 @@ from bkcodec.bench.environment import environment
 from bkcodec.bench.metrics import Metric
 from bkcodec.bench.report.published import Curve
 from bkcodec.bench.report.summary import BdRate, Point, compressai_results
-from bkcodec.files import write_whole
+from bkcodec.files import printable, write_whole
+
+FORMULA = ("=", "+", "-", "@")  # how one begins in a spreadsheet; tabs are not printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class Outcome:
 
     Attributes:
         dataset_name: of its folder.
+        bd_rates: of the tested bundles against all others.
+        matrix: BD-rates of every codec against every other.
         statistics: load times in seconds and memory peaks in bytes, by codec.
         overlays: published curves to show beside the measured ones.
         settings: repetitions, jobs and the like.
@@ -39,6 +43,7 @@ class Outcome:
     cells: Sequence[Cell]
     points: Sequence[Point]
     bd_rates: Sequence[BdRate]
+    matrix: Sequence[BdRate]
     statistics: dict[str, dict[str, float]]
     overlays: Sequence[Curve]
     settings: dict[str, Any]
@@ -103,9 +108,9 @@ class Outcome:
             row = cell.as_dict()
             writer.writerow(
                 [
-                    cell.codec,
+                    harmless(cell.codec),
                     f"{cell.quality:g}",
-                    cell.image,
+                    harmless(cell.image),
                     cell.width,
                     cell.height,
                     cell.n_bytes,
@@ -114,17 +119,34 @@ class Outcome:
                     *(cell.metrics.get(name) for name in names),
                     cell.encode_seconds,
                     cell.decode_seconds,
-                    " ".join(cell.bugs),
-                    cell.trouble,
+                    harmless(" ".join(cell.bugs)),
+                    harmless(cell.trouble),
                 ]
             )
         return out.getvalue()
 
-    def write(self, folder: Path) -> None:
-        """Write results.json, detailed.json and results.csv."""
-        for name, text in {
-            "results.json": json.dumps(self.results(), indent=2) + "\n",
+    def write(self, folder: Path) -> list[Path]:
+        """Write detailed.json, results.json and results.csv; the paths of the last two."""
+        texts = {
             "detailed.json": json.dumps(self.detailed(), indent=2) + "\n",
+            "results.json": json.dumps(self.results(), indent=2) + "\n",
             "results.csv": self.csv(),
-        }.items():
+        }
+        for name, text in texts.items():
             write_whole(folder / name, text.encode(), force=True)
+        return [folder / "results.json", folder / "results.csv"]
+
+
+def harmless(text: str) -> str:
+    """Text for a cell of a table: a spreadsheet takes it for no formula, a terminal for no command.
+
+    What begins like a formula gets an apostrophe, unless it is a number.
+    """
+    text = printable(text)
+    if not text.startswith(FORMULA):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text

@@ -106,18 +106,17 @@ def _point(codec: str, quality: float, cells: list[Cell]) -> Point:
 
 def bd_rates(
     measured: Sequence[Point],
-    tested: Sequence[str],
-    anchors: Sequence[str],
+    codecs: Sequence[str],
     metrics: Sequence[Metric],
     rates_within: RateRange | None = None,
 ) -> list[BdRate]:
-    """BD-rates of every tested bundle against every anchor for every metric.
+    """BD-rates of every codec against every other for every metric.
 
     ``rates_within`` cuts the curves to a range of bpp first, as far as they reach.
     """
     rates = []
-    for codec in tested:
-        for anchor in (name for name in anchors if name != codec):
+    for codec in codecs:
+        for anchor in (name for name in codecs if name != codec):
             for metric in metrics:
                 curves = [curve(measured, name, metric.name) for name in (anchor, codec)]
                 if rates_within is not None:
@@ -138,6 +137,8 @@ def curve(measured: Sequence[Point], codec: str, metric: str) -> Curve:
 
 def cut(points: Curve, low: float, high: float) -> Curve:
     """A curve between two rates; its ends lie on straight lines over the logarithm of the rate."""
+    if not points:
+        return []
     rates, values = (np.array(column) for column in zip(*points, strict=True))
     low, high = max(low, rates[0]), min(high, rates[-1])
     if low >= high:

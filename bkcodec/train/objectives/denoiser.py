@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bkcodec.errors import UnsupportedError
+from bkcodec.errors import UnsupportedError, install
 from bkcodec.models.compression import BkSdmCompression
 from bkcodec.models.denoising import Denoising
 from bkcodec.models.sd.parts import LORA_DOWN, LORA_UP, SdUNet
@@ -68,7 +68,7 @@ def add_lora(backbone: SdUNet, rank: int) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise UnsupportedError(
-            f"a LoRA needs the extra packages ({error}): pip install 'bkcodec[lora]'"
+            f"a LoRA needs the extra packages ({error}): {install('lora')}"
         ) from error
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS)
     inject_adapter_in_model(config, backbone.unet, adapter_name=ADAPTER)

@@ -1,0 +1,122 @@
+"""``bkcodec view``: a .bkc file as a page for the browser, beside its original."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bkcodec.commands.batch import Report, exit_for, print_error, run_all
+from bkcodec.commands.paths import EXTENSION, Job, plan
+from bkcodec.container import MAGIC, Container, container_from_bytes
+from bkcodec.errors import BkcError, InputError, UsageError
+from bkcodec.files import printable, read_whole, refuse_special, write_stream, write_whole
+from bkcodec.options import Backbone, DecodeOptions, Limits, level_to_quality
+
+if TYPE_CHECKING:
+    from bkcodec.pages.view import Shown
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.argument("file", metavar="FILE")
+@click.argument("original", required=False, type=click.Path(path_type=Path), metavar="[ORIGINAL]")
+@click.option(
+    "-o",
+    "--output",
+    metavar="PAGE",
+    help="The page to write; - for standard output.  [default: FILE with .html, beside it]",
+)
+@click.option(
+    "--bk-sdm",
+    metavar="DIR|NAME|OWNER/NAME@COMMIT",
+    help="Pretrained networks, for bundles that need some.  [default: $BKCODEC_BK_SDM]",
+)
+@click.option("-m", "--model", help="The bundle's file, where the one needed is not installed.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite the page if it exists.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
+def view(
+    file: str,
+    original: Path | None,
+    output: str | None,
+    bk_sdm: str | None,
+    model: str | None,
+    force: bool,
+    verbose: bool,
+) -> None:
+    """Write one page that shows a .bkc file, with a slider between it and ORIGINAL.
+
+    The page needs no network and no other file. FILE may be - for standard input. Without ORIGINAL,
+    the page shows the decoded picture alone.
+    """
+    if Path(file).is_dir():
+        raise UsageError(f"{printable(file)} is a directory; view takes one file")
+    (job,) = plan((file,), output, ".html", frozenset({EXTENSION}), False)
+    _check(job.target, original, force)
+    options = DecodeOptions(backbone=Backbone(bk_sdm), model_path=model)
+
+    def work(job: Job) -> Report:
+        data = read_whole(job.source, options.limits.max_file_bytes, MAGIC)
+        page = _page(job.name, data, original, options)
+        if job.target is None:
+            write_stream(page)
+        else:
+            write_whole(job.target, page, force)
+        return Report(job)
+
+    (report,) = run_all([job], work, 1)
+    if report.error is not None:
+        print_error(report, verbose)
+    elif job.target is not None:
+        click.echo(f"bkcodec: the page is {printable(job.target)}", err=True)
+    exit_for([report])
+
+
+def _check(target: Path | None, original: Path | None, force: bool) -> None:
+    """Refuse an output that is in the way, before anything is decoded."""
+    if target is None:
+        if force:
+            raise UsageError("--force does not apply to standard output")
+        return
+    if original is not None and target.resolve() == original.resolve():
+        raise UsageError(f"{printable(target)} is an input; it would be overwritten")
+    refuse_special(target)
+    if (target.exists() or target.is_symlink()) and not force:
+        raise InputError(f"{printable(target)}: exists already; --force overwrites it")
+
+
+def _page(name: str, data: bytes, original: Path | None, options: DecodeOptions) -> bytes:
+    from bkcodec.codec import codec_for
+    from bkcodec.pages.view import Shown, view_page
+
+    container = container_from_bytes(data, options.limits)
+    beside = None if original is None else _original(original, container, options.limits)
+    codec = codec_for(container, options)
+    rows = codec.decode_rows(container, options, whole=True)
+    decoded = Shown(printable(Path(name).name), len(data), rows)
+    return view_page(decoded, level_to_quality(container.level), beside)
+
+
+def _original(path: Path, container: Container, limits: Limits) -> Shown:
+    """The original, upright; what is no picture of the file's size is refused before decoding."""
+    from bkcodec.image.picture import rows_from_picture
+    from bkcodec.image.reading import load_pixels, open_header, picture_from_image
+    from bkcodec.pages.view import Shown
+
+    size = (container.width, container.height)
+    try:
+        data = read_whole(path, limits.max_file_bytes)
+        stream = io.BytesIO(data)
+        image = open_header(stream, limits)
+        if sorted(image.size) == sorted(size):  # a photo may lie on its side
+            load_pixels(image, stream)
+            rows = rows_from_picture(picture_from_image(image))
+            if (rows.width, rows.height) == size:
+                return Shown(printable(path.name), len(data), rows)
+        width, height = image.size
+        raise InputError(
+            f"has {width} x {height} pixels, the decoded picture {size[0]} x {size[1]}"
+        )
+    except BkcError as error:
+        raise type(error)(f"{printable(path)}: {error}") from error

@@ -1,0 +1,1 @@
+"""Pages of HTML with everything in them: for any browser, without a network."""
