@@ -66,7 +66,7 @@ def main(context: click.Context) -> None:
     bkcodec encode photo.jpg            writes photo.bkc
     bkcodec decode photo.bkc            writes photo.png
     bkcodec help encode                 says what encode can do
-    """
+    """  # noqa: D301 (click's mark for lines that stay as they are)
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 

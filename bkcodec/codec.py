@@ -24,10 +24,10 @@ from bkcodec.container import (
     container_from_bytes,
     container_to_bytes,
     extra_bytes,
+    read_file,
 )
 from bkcodec.engine.runtime import Runtime
-from bkcodec.errors import FormatError, TargetError, UsageError, extra
-from bkcodec.files import read_limited
+from bkcodec.errors import FormatError, TargetError, UsageError, extra, failures
 from bkcodec.image.exif import thumbnail_bytes
 from bkcodec.image.metadata import stripped
 from bkcodec.image.picture import Picture, Pixels, Rows, apply_alpha, image_from_rows, reduced
@@ -315,7 +315,8 @@ class Codec:
         """Bands of RGB made grey where the photo was, with their part of the alpha plane."""
         top = 0
         while True:
-            with self._turn(), out_of_memory(ADVICE):  # for the work, not for what a caller does
+            # for the work, not for what a caller does meanwhile
+            with self._turn(), out_of_memory(ADVICE), failures("decoding"):
                 band = next(colours, None)
             if band is None:
                 return
@@ -374,7 +375,7 @@ def encode_to(photo: PhotoSource, fo: BinaryIO, options: EncodeOptions | None = 
 def decode_from(fo: BinaryIO, options: DecodeOptions | None = None) -> Image.Image:
     """Decode from a binary file object, to its end."""
     options = options or DecodeOptions()
-    return decode(read_limited(fo, options.limits.max_file_bytes), options)
+    return decode(read_file(fo, options.limits), options)
 
 
 def codec_for(container: Container, options: DecodeOptions) -> Codec:

@@ -45,13 +45,14 @@ import struct
 import zlib
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import BinaryIO
 
 from bkcodec.errors import FormatError, LimitError, UnsupportedError
-from bkcodec.files import read_limited
+from bkcodec.files import read_limited, read_whole
 from bkcodec.metadata import NO_METADATA, Metadata
 from bkcodec.options import MAX_LEVEL, Limits
-from bkcodec.tiling import check_pixels
+from bkcodec.tiling import check_pixels, padded_pixels
 
 MAGIC = b"\x8bBKC"
 VERSION = 1
@@ -64,6 +65,8 @@ _FIRST_ANCILLARY = 0x80
 _GREYSCALE = b"\x01"
 _FIXED = struct.Struct("<4sB4s")
 _CRC = struct.Struct("<I")
+_HEAD = 32  # bytes with all of the fixed fields
+_PIXEL_BYTES, _REST_BYTES = 16, 2**26  # see longest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,21 @@ def read_container(fo: BinaryIO, limits: Limits | None = None) -> Container:
         LimitError: more pixels, file bytes or metadata bytes than ``limits`` allows.
     """
     limits = limits or Limits()
-    return container_from_bytes(read_limited(fo, limits.max_file_bytes), limits)
+    return container_from_bytes(read_file(fo, limits), limits)
+
+
+def read_file(fo: BinaryIO, limits: Limits) -> bytes:
+    """The bytes of a container from a binary file object, to its end; not more than it can need.
+
+    Raises:
+        LimitError: too long for its picture, or at all.
+    """
+    return read_limited(fo, lambda head: longest(head, limits), MAGIC)
+
+
+def read_path(path: Path | None, limits: Limits) -> bytes:
+    """The same from a path, or from standard input (None); for errors see also ``read_whole``."""
+    return read_whole(path, lambda head: longest(head, limits), MAGIC)
 
 
 def container_to_bytes(c: Container) -> bytes:
@@ -136,6 +153,21 @@ def container_to_bytes(c: Container) -> bytes:
     return out.getvalue()
 
 
+def longest(head: bytes, limits: Limits) -> int:
+    """Bytes that a file may have which begins like this, so that a small picture's is not huge.
+
+    A symbol takes a few bits and a value of alpha 8: 16 bytes for a pixel of its cells and 64 MiB
+    for the rest are more than any encoder writes.
+    """
+    try:
+        body = _Cursor(head, _FIXED.size, len(head))
+        width, height, stride = body.varint("width"), body.varint("height"), body.byte("stride")
+        pixels = padded_pixels(width, height, max(1, stride))
+    except FormatError:  # said where all of it is read
+        return limits.max_file_bytes
+    return min(limits.max_file_bytes, _PIXEL_BYTES * pixels + _REST_BYTES)
+
+
 def extra_bytes(container: Container) -> dict[str, int]:
     """What alpha and metadata take in the file, in bytes, by name; only what there is."""
     blocks = asdict(container.metadata).items()
@@ -146,8 +178,8 @@ def extra_bytes(container: Container) -> dict[str, int]:
 def container_from_bytes(data: bytes, limits: Limits | None = None) -> Container:
     """Parse a container; the same errors as ``read_container``."""
     limits, data = limits or Limits(), bytes(data)
-    if len(data) > limits.max_file_bytes:
-        raise LimitError(f"file larger than the limit of {limits.max_file_bytes} bytes")
+    if len(data) > longest(data[:_HEAD], limits):
+        raise LimitError(f"file larger than the limit of {longest(data[:_HEAD], limits)} bytes")
     if not data.startswith(MAGIC):
         raise FormatError("not a .bkc file (wrong magic bytes)")
     if len(data) > len(MAGIC) and data[len(MAGIC)] != VERSION:

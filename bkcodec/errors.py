@@ -87,6 +87,22 @@ class TargetError(BkcError):
     exit_code = 7
 
 
+@contextmanager
+def failures(what: str) -> Iterator[None]:
+    """Have a bug, or an error of the networks' libraries, become a BkcError that says where.
+
+    Others could take it for one of theirs: a file that cannot be written, say.
+    """
+    try:
+        yield
+    except (BkcError, OSError):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise BkcError(f"{what} failed: {type(error).__name__}: {first_line(error)}") from error
+
+
 def install(name: str) -> str:
     """The command that brings an extra. There is no such package on an index yet."""
     return f"pip install '.[{name}]' in a checkout of bkcodec"

@@ -20,8 +20,10 @@ from bkcodec.errors import BkcError, FormatError, InputError, LimitError, UsageE
 STREAM = "-"
 _KINDS = "png apng jpg jpeg jpe jfif webp tif tiff bmp gif ppm pgm pbm pnm avif jp2 tga ico qoi"
 IMAGE_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
+_IMAGES = (b"\x89PNG", b"\xff\xd8", b"RIFF", b"GIF8", b"II*\0", b"MM\0*", b"BM")  # their beginnings
 TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".bkcodec-", ".tmp"
 _CHUNK = 2**22  # bytes that are read at once
+_HEAD = 64  # bytes by which a limit is found
 _MAX_LINKS = 40  # that are followed, as in Linux
 _DESCRIPTOR = re.compile(r"/proc/[^/]+(?:/task/\d+)?/fd/\d+|/dev/fd/\d+")
 _LOCK = threading.Lock()
@@ -29,12 +31,15 @@ _TEMPORARIES: set[Path] = set()
 _SPOOL_BYTES = 2**26  # kept in memory on the way to standard output
 
 
-def read_whole(path: Path | None, limit: int, magic: bytes = b"") -> bytes:
+Limit = int | Callable[[bytes], int]  # bytes, or how many a file may have that begins so
+
+
+def read_whole(path: Path | None, limit: Limit, magic: bytes = b"") -> bytes:
     """The bytes of a file.
 
     Args:
         path: of the file; None = standard input.
-        limit: bytes; one more and the file is refused.
+        limit: one byte more and the file is refused.
         magic: what it must begin with, or no more of it is read.
 
     Raises:
@@ -55,24 +60,26 @@ def read_whole(path: Path | None, limit: int, magic: bytes = b"") -> bytes:
     if not data:
         raise InputError("the input is empty")
     if not data.startswith(magic):
-        raise FormatError("not a .bkc file (wrong magic bytes)")
+        hint = "an image; use encode" if data.startswith(_IMAGES) else "wrong magic bytes"
+        raise FormatError(f"not a .bkc file ({hint})")
     return data
 
 
-def read_limited(file: BinaryIO, limit: int, magic: bytes = b"") -> bytes:
+def read_limited(file: BinaryIO, limit: Limit, magic: bytes = b"") -> bytes:
     """Read a file object to its end, unless it begins otherwise than with ``magic``.
 
     It is read chunk by chunk: reading with a limit reserves as much as the limit.
 
     Raises:
-        LimitError: more than ``limit`` bytes.
+        LimitError: longer than ``limit`` allows.
     """
     data = bytearray(file.read(len(magic)))
     if data == magic:
         while chunk := file.read(_CHUNK):
             data += chunk
-            if len(data) > limit:
-                raise LimitError(f"file larger than the limit of {limit} bytes")
+            largest = limit(bytes(data[:_HEAD])) if callable(limit) else limit
+            if len(data) > largest:
+                raise LimitError(f"file larger than the limit of {largest} bytes")
     return bytes(data)
 
 

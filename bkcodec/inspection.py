@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from bkcodec import machine
 from bkcodec.bundle import Bundle, bundle_for, load_bundle, shipped_bundles
-from bkcodec.container import Container, container_from_bytes
+from bkcodec.container import Container, container_from_bytes, read_path
 from bkcodec.errors import FormatError, InputError
-from bkcodec.files import STREAM, printable, read_whole, write_stream, write_whole
+from bkcodec.files import STREAM, printable, write_stream, write_whole
 from bkcodec.options import Limits, level_to_quality
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def info(
         InputError, FormatError, UnsupportedError, LimitError: as when decoding.
     """
     if isinstance(file, str | os.PathLike):
-        data = read_whole(Path(file), NO_PIXEL_LIMIT.max_file_bytes)
+        data = read_path(Path(file), NO_PIXEL_LIMIT)
     elif isinstance(file, bytes | bytearray | memoryview):
         data = bytes(file)
     else:

@@ -25,9 +25,9 @@ from typing import IO, Any, BinaryIO, cast
 
 from PIL import Image, ImageFile
 
-from bkcodec.container import MAGIC, container_from_bytes
+from bkcodec.container import MAGIC, container_from_bytes, read_file
 from bkcodec.errors import BkcError
-from bkcodec.files import read_limited, write_whole
+from bkcodec.files import write_whole
 from bkcodec.options import DecodeOptions, EncodeOptions
 
 _FORMAT, _EXTENSION = "BKC", ".bkc"
@@ -48,7 +48,7 @@ class BkcImageFile(ImageFile.ImageFile):
             raise SyntaxError("no file")
         limits = self.decode_options.limits
         try:
-            data = read_limited(cast(BinaryIO, self.fp), limits.max_file_bytes)
+            data = read_file(cast(BinaryIO, self.fp), limits)
             container = container_from_bytes(data, limits)
         except BkcError as error:
             raise SyntaxError(str(error)) from error  # Pillow's way of saying "not mine"

@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -203,3 +204,23 @@ def test_huge_metadata_is_refused_by_the_encoder(small: Image.Image, codec: Code
         codec.encode(image)
     image.info = {"icc_profile": "text", "xmp": 5, "exif": 7}
     assert "icc_profile" not in codec.decode(codec.encode(image)).info
+
+
+def test_a_file_far_longer_than_its_picture_is_not_read_whole() -> None:
+    pixel = (ROOT / "formats" / "vectors" / "pixel-q50.bkc").read_bytes()
+
+    class Endless(io.BytesIO):
+        taken = 0
+
+        def read(self, n: int | None = -1) -> bytes:  # type: ignore[override]
+            assert n is not None and n > 0
+            begin = pixel[self.taken : self.taken + n]
+            self.taken += n
+            return begin.ljust(n, b"\0")
+
+    file = Endless()
+    with pytest.raises(LimitError, match="larger than the limit of 67"):
+        read_container(file)
+    assert file.taken < 2**27
+    with pytest.raises(LimitError):
+        container_from_bytes(pixel + bytes(2**27))

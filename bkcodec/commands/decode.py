@@ -14,9 +14,9 @@ from bkcodec.commands.batch import Report, Work, run_batch, write_output
 from bkcodec.commands.help import BACKBONE, MACHINE, MANY, OUTPUT, Group, GroupedCommand
 from bkcodec.commands.paths import EXTENSION, Job, Naming, is_directory, plan
 from bkcodec.commands.shared import Shared, shared_options
-from bkcodec.container import MAGIC, container_from_bytes
+from bkcodec.container import container_from_bytes, read_path
 from bkcodec.errors import UsageError
-from bkcodec.files import STREAM, printable, read_whole
+from bkcodec.files import STREAM, printable
 from bkcodec.options import (
     MAX_SEED,
     MAX_STEPS,
@@ -177,7 +177,7 @@ def _work(
     style = png_effort or PNG_EFFORT, jpeg_quality or JPEG_QUALITY
 
     def work(job: Job) -> Report:
-        data = read_whole(job.source, options.limits.max_file_bytes, MAGIC)
+        data = read_path(job.source, options.limits)
         container = container_from_bytes(data, options.limits)
         codec = codec_for(container, options)
         started = time.perf_counter()

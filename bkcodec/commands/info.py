@@ -11,9 +11,9 @@ import click
 from bkcodec.commands import completion
 from bkcodec.commands.batch import Report, exit_code, exit_for, print_error, run_all
 from bkcodec.commands.paths import Job
-from bkcodec.container import MAGIC
+from bkcodec.container import read_path
 from bkcodec.errors import UsageError
-from bkcodec.files import STREAM, printable, read_whole
+from bkcodec.files import STREAM, printable
 from bkcodec.options import METADATA
 
 
@@ -72,7 +72,7 @@ def info(
         raise UsageError("--model only matters with --verify")
 
     def describe(job: Job) -> Report:
-        data = read_whole(job.source, inspection.NO_PIXEL_LIMIT.max_file_bytes, MAGIC)
+        data = read_path(job.source, inspection.NO_PIXEL_LIMIT)
         if extract and output:
             inspection.extract(data, extract, output, force)
         return Report(job, inspection.info(data, verify, model))

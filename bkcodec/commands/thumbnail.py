@@ -8,8 +8,8 @@ import click
 
 from bkcodec.commands.batch import Report, exit_for, print_error, run_all
 from bkcodec.commands.paths import Job
-from bkcodec.container import MAGIC
-from bkcodec.files import read_whole, write_whole
+from bkcodec.container import read_path
+from bkcodec.files import write_whole
 from bkcodec.options import DecodeOptions
 
 
@@ -30,7 +30,7 @@ def thumbnail(file: str, output: str, size: int) -> None:
     options = DecodeOptions(device="cpu")  # one small picture is not worth waking a GPU
 
     def reduce(job: Job) -> Report:
-        image = decode(read_whole(job.source, options.limits.max_file_bytes, MAGIC), options)
+        image = decode(read_path(job.source, options.limits), options)
         image.thumbnail((size, size))
         write_whole(Path(output), lambda png: image.save(png, "PNG"), force=True)
         return Report(job)

@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bkcodec.commands import completion
 from bkcodec.commands.batch import Report, exit_for, print_error, run_all
-from bkcodec.commands.paths import EXTENSION, Job, plan
-from bkcodec.container import MAGIC, Container, container_from_bytes
+from bkcodec.commands.paths import EXTENSION, Job, Naming, plan
+from bkcodec.container import Container, container_from_bytes, read_path
 from bkcodec.errors import BkcError, InputError, UsageError
-from bkcodec.files import printable, read_whole, refuse_special, write_stream, write_whole
+from bkcodec.files import (
+    is_stream,
+    printable,
+    read_whole,
+    refuse_folder,
+    write_stream,
+    write_whole,
+)
 from bkcodec.options import Backbone, DecodeOptions, Limits, level_to_quality
 
 if TYPE_CHECKING:
@@ -20,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @click.command(context_settings={"max_content_width": 100})
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", shell_complete=completion.files)
 @click.argument("original", required=False, type=click.Path(path_type=Path), metavar="[ORIGINAL]")
 @click.option(
     "-o",
@@ -33,7 +41,12 @@ if TYPE_CHECKING:
     metavar="DIR|NAME|OWNER/NAME@COMMIT",
     help="Pretrained networks, for bundles that need some.  [default: $BKCODEC_BK_SDM]",
 )
-@click.option("-m", "--model", help="The bundle's file, where the one needed is not installed.")
+@click.option(
+    "-m",
+    "--model",
+    shell_complete=completion.bundles,
+    help="The bundle's file, where the one needed is not installed.",
+)
 @click.option("-f", "--force", is_flag=True, help="Overwrite the page if it exists.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
 def view(
@@ -52,12 +65,12 @@ def view(
     """
     if Path(file).is_dir():
         raise UsageError(f"{printable(file)} is a directory; view takes one file")
-    (job,) = plan((file,), output, ".html", frozenset({EXTENSION}), False)
+    (job,) = plan((file,), Naming(output, ".html"), frozenset({EXTENSION}), False).jobs
     _check(job.target, original, force)
     options = DecodeOptions(backbone=Backbone(bk_sdm), model_path=model)
 
     def work(job: Job) -> Report:
-        data = read_whole(job.source, options.limits.max_file_bytes, MAGIC)
+        data = read_path(job.source, options.limits)
         page = _page(job.name, data, original, options)
         if job.target is None:
             write_stream(page)
@@ -81,7 +94,9 @@ def _check(target: Path | None, original: Path | None, force: bool) -> None:
         return
     if original is not None and target.resolve() == original.resolve():
         raise UsageError(f"{printable(target)} is an input; it would be overwritten")
-    refuse_special(target)
+    refuse_folder(target)
+    if is_stream(target):
+        return
     if (target.exists() or target.is_symlink()) and not force:
         raise InputError(f"{printable(target)}: exists already; --force overwrites it")
 
@@ -100,17 +115,16 @@ def _page(name: str, data: bytes, original: Path | None, options: DecodeOptions)
 
 def _original(path: Path, container: Container, limits: Limits) -> Shown:
     """The original, upright; what is no picture of the file's size is refused before decoding."""
+    from bkcodec.image.opening import open_header
     from bkcodec.image.picture import rows_from_picture
-    from bkcodec.image.reading import load_pixels, open_header, picture_from_image
+    from bkcodec.image.reading import picture_from_image
     from bkcodec.pages.view import Shown
 
     size = (container.width, container.height)
     try:
         data = read_whole(path, limits.max_file_bytes)
-        stream = io.BytesIO(data)
-        image = open_header(stream, limits)
+        image = open_header(io.BytesIO(data), limits)
         if sorted(image.size) == sorted(size):  # a photo may lie on its side
-            load_pixels(image, stream)
             rows = rows_from_picture(picture_from_image(image))
             if (rows.width, rows.height) == size:
                 return Shown(printable(path.name), len(data), rows)
