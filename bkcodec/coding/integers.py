@@ -200,14 +200,18 @@ class Belief:
         """The clean y [M, h, w]; see ``DecodeOptions`` and ``sampling.sample``."""
         if steps == 1:
             return self._predict(self.mean, timestep, is_only=True)
-        if timestep is None:
-            timestep = round(float(self.runtime.start[self.levels].mean()))
+        start = timestep
+        if start is None:
+            start = round(float(self.runtime.start[self.levels].mean()))
 
         def predict(y_t: Latents, t: int) -> Latents:
             return real(self._predict(as_map(y_t), t, is_only=False))
 
         known = real(self.mean), real(self.log_scale)
-        return as_map(sample(predict, known, self.runtime.schedule, timestep, steps, seed))
+        y_hat = as_map(sample(predict, known, self.runtime.schedule, start, steps, seed))
+        is_colour = self.runtime.is_colour
+        y_hat[is_colour] = self.denoised(1, seed, timestep)[is_colour]
+        return y_hat
 
     def _predict(self, y_t: Map, timestep: int | None, is_only: bool) -> Map:
         y_hat, (rows, columns) = empty_map(y_t.shape), y_t.shape[1:]

@@ -27,7 +27,7 @@ from bkcodec.engine.networks import (
 )
 from bkcodec.engine.program import UNSIGNED, Program
 from bkcodec.engine.reference import ReferenceNetwork
-from bkcodec.engine.sampling import Latents, Schedule
+from bkcodec.engine.sampling import Latents, Schedule, colour_channels
 from bkcodec.engine.shapes import check_arrays, check_program
 from bkcodec.errors import UnsupportedError
 from bkcodec.machine import n_threads, pick_device
@@ -68,6 +68,7 @@ class Runtime:
         start: [levels], timestep at which denoising starts.
         steps: [levels, M], symbols' size in units of z.
         y_std: [M], size of y.
+        is_colour: [M], of each channel of y, see ``sampling.colour_channels``.
         reach: cells of z on each side that matter.
 
     Raises:
@@ -99,6 +100,7 @@ class Runtime:
             self.timesteps, self.start = len(arrays["time"]), arrays["start"]
             self.schedule = Schedule(arrays["alphas"], arrays["spreads"])
             self.y_std = arrays["y_std"]
+            self.is_colour = colour_channels(arrays["vae.decoder.linear.weight"])
             self.reach = networks.reaches(arrays)
             self._dequantise = arrays["dequantise"].astype(np.float32)
             # z over this is a symbol before it is rounded.

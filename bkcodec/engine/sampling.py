@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,22 @@ def spread_table() -> Latents:
     count = (HIGHEST - LOWEST) * FINENESS + 1
     table: Latents = np.exp(2 * (LOWEST + np.arange(count) / FINENESS))
     return table
+
+
+def colour_channels(weight: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether each channel of y says colour, [M], and not brightness.
+
+    Several steps leave those channels as one step makes them: what they add is texture, which is
+    brightness, while a wrong colour covers the whole cell.
+
+    Args:
+        weight: of the VAE decoder's linear path [3 * 16 * 16, M]. Red, green and blue of a pattern
+            of colour cancel out.
+    """
+    colours = weight.astype(np.float64).reshape(3, -1, weight.shape[1])
+    greys = np.abs(colours.sum(axis=0)).sum(axis=0)
+    is_colour: NDArray[np.bool_] = 2 * greys < np.abs(colours).sum(axis=(0, 1))
+    return is_colour
 
 
 def sample(

@@ -113,23 +113,25 @@ class Denoiser(ABC):
             if how.steps == 1:
                 denoised = self.once(belief, position, start, how.tile)
             else:
-                denoised = self.chain(belief, int(start.mean().round()), how)
+                denoised = self.chain(belief, start, how)
         return belief.mean + how.realism * (denoised - belief.mean)
 
     def chain(
         self,
         belief: Belief,
-        start: int,
+        start: Tensor,
         how: Denoising,
         last: int | None = None,
         gradient_at: int | None = None,
     ) -> Tensor:
-        """The last prediction of a chain of two steps or more from timestep ``start``.
+        """The last prediction of a chain of two steps or more.
 
-        ``last`` ends the chain early (counted from 1). With ``gradient_at`` (counted from 0) only
-        that step's prediction gets a gradient, else all do.
+        It begins at the mean of the timesteps ``start`` [B] or [B, h, w]. ``last`` ends it early
+        (counted from 1). With ``gradient_at`` (counted from 0) only that step's prediction gets a
+        gradient, else all do.
         """
-        scheduler = make_scheduler(how.scheduler, self.betas, start)
+        first = int(start.mean().round())
+        scheduler = make_scheduler(how.scheduler, self.betas, first)
         index = 0
 
         def predict(y_t: Tensor, t: Tensor) -> Tensor:
@@ -139,7 +141,7 @@ class Denoiser(ABC):
             with torch.set_grad_enabled(has_gradient):
                 return self.predict(y_t, t, belief, how.tile)
 
-        steps = min(how.steps, start + 1)
+        steps = min(how.steps, first + 1)
         return denoise(predict, belief.mean, belief.log_scale, scheduler, steps, how.seed, last)
 
 
@@ -148,6 +150,7 @@ class OwnDenoiser(Denoiser):
 
     def __init__(self, model: BkSdmCompression) -> None:
         self.unet, self.config = model.unet, model.config
+        self.space, self.vae = model.space, model.vae
         self.timesteps = model.config.train_timesteps
 
     @property
@@ -170,6 +173,23 @@ class OwnDenoiser(Denoiser):
     def predict(self, y_t: Tensor, t: Tensor, belief: Belief, tile: int = 0) -> Tensor:
         """See ``Denoiser``."""
         return self._apply(y_t, t, belief, tile, texture=True)
+
+    def chain(
+        self,
+        belief: Belief,
+        start: Tensor,
+        how: Denoising,
+        last: int | None = None,
+        gradient_at: int | None = None,
+    ) -> Tensor:
+        """See ``Denoiser``; channels that say colour are those of the single step."""
+        y_hat = super().chain(belief, start, how, last, gradient_at)
+        is_colour = self.space.is_colour(self.vae)
+        if is_colour is None:
+            return y_hat
+        with torch.no_grad():
+            single = self._apply(belief.mean, start, belief, how.tile, texture=False)
+        return torch.where(is_colour[:, None, None], single, y_hat)
 
     def on(self, device: torch.device) -> AbstractContextManager[None]:
         """It is where the model is."""

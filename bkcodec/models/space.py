@@ -10,8 +10,10 @@ import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from bkcodec.engine.sampling import colour_channels
 from bkcodec.models.config import ModelConfig
 from bkcodec.models.own.hyperprior import HYPER_DEPTH, HyperDecoder, HyperEncoder
 from bkcodec.models.own.unet import DenoisingUNet
@@ -66,6 +68,11 @@ class Space(ABC):
         """Cells of z on each side that matter for a cell of y_hat in one step, if it is local."""
         raise NotImplementedError
 
+    def is_colour(self, vae: Any) -> Tensor | None:
+        """Whether each channel of y says colour [latent]; None where no channel is that alone."""
+        del vae
+        return None
+
     def tiles(
         self, model: BkSdmCompression, tile: int | None, width: int, height: int
     ) -> tuple[int, int]:
@@ -107,6 +114,11 @@ class OwnSpace(Space):
         )
         encoder = coarse_a + fine_a / 2 + HYPER_DEPTH
         return math.ceil(max(encoder, coarse_s + (fine_s + TEXTURE_DEPTH) / 2))
+
+    def is_colour(self, vae: Vae) -> Tensor:
+        """See ``Space`` and ``sampling.colour_channels``."""
+        weight = vae.decoder.linear.weight.detach()
+        return torch.from_numpy(colour_channels(weight.flatten(1).cpu().numpy())).to(weight.device)
 
     def latent_reach(self, model: BkSdmCompression) -> int:
         """See ``Space``."""

@@ -162,6 +162,22 @@ def test_the_controls_of_the_decoder(integer_codec: Codec, small: Image.Image) -
     assert len({p.tobytes() for p in [*several, all_of_it]}) == 5
 
 
+@pytest.mark.parametrize("timestep", [None, 40])
+def test_several_steps_leave_colour_to_the_single_one(
+    integer_codec: Codec, small: Image.Image, timestep: int | None
+) -> None:
+    data = integer_codec.encode(small)
+    symbols = read_symbols(container_from_bytes(data), integer_codec.bundle)[1]
+    assert isinstance(integer_codec.coder, IntegerCoder)
+    networks = integer_codec.coder.runtime
+    levels = np.arange(symbols[0].size, dtype=np.uint8).reshape(symbols.shape[1:])
+    belief = Belief(networks, symbols, levels, 0)
+    single, several = (belief.denoised(steps, 0, timestep) for steps in (1, 3))
+    assert np.flatnonzero(networks.is_colour).tolist() == [13, 23]  # of the untrained DCT
+    differs = (single != several).any(axis=(1, 2))
+    assert np.array_equal(differs, ~networks.is_colour)
+
+
 CODE = """
 import hashlib, sys, torch, numpy as np
 from PIL import Image

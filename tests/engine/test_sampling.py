@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bkcodec.engine.sampling import Latents, Schedule, noise, sample, spread_table
+from bkcodec.engine.sampling import (
+    Latents,
+    Schedule,
+    colour_channels,
+    noise,
+    sample,
+    spread_table,
+)
 from bkcodec.models.denoising import beta_schedule
 
 ALPHAS = np.cumprod(1 - beta_schedule("linear", 1000).astype(np.float64))
@@ -64,6 +71,23 @@ def test_a_perfect_prediction_is_where_the_chain_ends() -> None:
     truth = np.linspace(-2, 2, 12).reshape(1, 3, 4)
     known = truth + 0.1, np.full_like(truth, -2.0)
     assert np.array_equal(sample(lambda y, t: truth, known, SCHEDULE, 300, 5, 1), truth)
+
+
+def test_colour_is_where_red_green_and_blue_cancel_out() -> None:
+    pattern = np.cos(np.arange(256))
+    colours = [(1, 1, 1), (-2, -1, -1), (1, 0, -1), (1, -2, 1), (3, 0, 0), (5, -1, -1), (5, -2, -2)]
+    weight = np.concatenate([np.outer(pattern, c) for c in np.array(colours).T])
+    expected = [False, False, True, True, False, True, True]
+    assert colour_channels(weight).tolist() == expected
+    whole = np.rint(weight * 1000).astype(np.int32)
+    assert colour_channels(whole * np.array([1, 2, 3, 4, 5, 6, 7])).tolist() == expected
+
+
+def test_sums_of_large_weights_do_not_wrap_around() -> None:
+    weight = np.full((768, 1), np.iinfo(np.int32).max, np.int32)
+    assert not colour_channels(weight)[0]
+    weight[256:] //= -2
+    assert colour_channels(weight)[0]
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ class DenoiserObjective(nn.Module):
             y_hat = model.denoiser.once(belief, position)
         else:
             seed = int(torch.randint(0, 2**31, (1,), generator=generator))
-            start = int(model.denoiser.start(position)[0])
+            start = model.denoiser.start(position)
             y_hat = model.denoiser.chain(belief, start, Denoising(steps, seed=seed))
         mse = (y_hat - y).square().mean()
         cosine = F.cosine_similarity(y_hat, y, dim=1).mean()

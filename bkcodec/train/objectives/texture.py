@@ -83,7 +83,7 @@ class TextureObjective(nn.Module):
 
     def _sample(self, belief: Belief, position: Tensor, generator: torch.Generator) -> Tensor:
         """The prediction at a random position of a sampling chain of random length."""
-        start = int(self.model.denoiser.start(position)[0])
+        start = self.model.denoiser.start(position)
         low, high = CHAIN_LENGTHS
         steps = int(torch.randint(low, high + 1, (1,), generator=generator))
         last = int(torch.randint(0, steps, (1,), generator=generator))
