@@ -19,7 +19,7 @@ from bkcodec.commands.help import Group
 from bkcodec.commands.paths import Job, Naming, plan
 from bkcodec.commands.shared import Shared
 from bkcodec.errors import BkcError, UsageError
-from bkcodec.files import STREAM, output_stream, printable, write_whole
+from bkcodec.files import STREAM, is_stream, output_stream, printable, write_whole
 from bkcodec.machine import n_cores, out_of_memory, share_threads
 from bkcodec.shards.conversion import Conversion, Failure, Tally, convert
 from bkcodec.shards.members import open_shard
@@ -147,7 +147,9 @@ class _Work:
 
     def __call__(self, job: Job) -> Report:
         started, tallies = time.perf_counter(), list[Tally]()
-        errors = errors_file(job.target) if job.target is not None and self.writes else None
+        errors = None  # where failures are listed
+        if self.writes and job.target is not None and not is_stream(job.target):
+            errors = job.target.with_suffix(ERRORS)
 
         def content(file: BinaryIO) -> None:
             with open_shard(job.source) as source:
@@ -172,11 +174,6 @@ class _Work:
             "seconds": round(time.perf_counter() - started, 4),
         }
         return Report(job, values, problems=_problems(job, tally, errors))
-
-
-def errors_file(shard: Path) -> Path:
-    """Where the failures of a shard are listed."""
-    return shard.with_suffix(ERRORS)
 
 
 def _record(failures: list[Failure], path: Path) -> None:
