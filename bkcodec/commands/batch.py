@@ -238,7 +238,8 @@ def _summarise(
         click.echo(json.dumps({"summary": row | {"seconds": round(seconds, 3)}}))
     if left_out:
         kinds = ", ".join(f"{n} {printable(kind)}" for kind, n in sorted(left_out.items()))
-        console.print(f"left out, of a kind that cannot be read here: {kinds}")
+        hint = "; --tar reads tar shards" if {".tar", ".tgz"} & left_out.keys() else ""
+        console.print(f"left out, of a kind that cannot be read here: {kinds}{hint}")
     if shared.quiet or shared.as_json:
         return
     parts = [f"{len(done)} of {len(reports)} files"]

@@ -16,7 +16,7 @@ import click
 
 from bkcodec.commands.batch import Report, run_batch, write_output
 from bkcodec.commands.help import Group
-from bkcodec.commands.paths import Job, Naming, plan
+from bkcodec.commands.paths import ERRORS, Job, Naming, plan
 from bkcodec.commands.shared import Shared
 from bkcodec.errors import BkcError, UsageError
 from bkcodec.files import STREAM, is_stream, output_stream, printable, write_whole
@@ -27,7 +27,6 @@ from bkcodec.shards.names import Renaming, shard_names
 
 EXTENSION = ".tar"
 IN_FOLDERS = frozenset({".tar", ".tgz"})
-ERRORS = ".errors.json"  # what lists the members that failed ends so
 SHARDS = Group("Tar shards", "'shard-{000..099}.tar' -o small/ -j 0", ("tar", "drop_failed"))
 _ENDING = re.compile(r"\.(tar|tar\.gz|tgz)$", re.IGNORECASE)
 

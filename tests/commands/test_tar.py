@@ -238,17 +238,22 @@ def test_options_of_encode_apply(run: Run, shard: Path, codec: Codec) -> None:
     assert len(errors) == 3 and "the smallest file has" in errors[0]["error"]
 
 
-def test_folders(run: Run, here: Path, members: dict[str, bytes]) -> None:
+def test_folders(
+    run: Run, here: Path, members: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("shards/deep").mkdir(parents=True)
     write("shards/0.tar", members)
     write("shards/deep/1.tar", members)
     assert run("encode", "shards", "-r", "-o", "out") == 0
     assert names(here / "out") == ["0.tar", "deep/1.tar"]
+    Path("out/0.errors.json").touch()
     assert run("decode", "out", "-o", "back/") == 0
+    assert "left out" not in capsys.readouterr().err
     assert names(here / "back") == ["0.tar"]
     Path("one.png").rename("shards/one.png")
     assert run("encode", "shards", "-o", "photos/") == 0
     assert names(here / "photos") == ["one.bkc"]
+    assert "1 .tar; --tar reads tar shards" in capsys.readouterr().err
     assert run("encode", "shards", "--tar", "-o", "tars/") == 0
     assert names(here / "tars") == ["0.tar"]
 
