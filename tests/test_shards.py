@@ -281,6 +281,7 @@ REFUSED = {
     "a picture": (b"\xff\xd8\xff" + bytes(2000), "not a tar file"),
     "huge": (raw(info("a.bin", 2**40)), "cut"),
     "huge picture": (raw(info("a.jpg", 2**40)), "cut"),
+    "zeros": (tar(SAMPLES[:1]) + bytes(2**24), "nothing but zeros"),
     "negative": (raw(info("a.jpg", -5)), "a size"),
     "damaged": (tar(SAMPLES[:1])[:1024] + b"x" * 512, "damaged at byte 1,024"),
     "long name": (extension(LONG, b"", 2**40), "extension header of 1,099,511,627,776"),

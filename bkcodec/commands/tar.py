@@ -74,11 +74,15 @@ class Shards:
 def shard_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of shards to a command; it gets them as one ``Shards``, named ``shards``."""
 
-    @click.option("--tar", is_flag=True, help="Take inputs for tar shards that are not called so.")
+    @click.option(
+        "--tar",
+        is_flag=True,
+        help="The inputs are tar shards, whatever they are called; standard input may be one.",
+    )
     @click.option(
         "--drop-failed",
         is_flag=True,
-        help="Leave members of shards out that fail, not as they are.",
+        help="Leave members of tar shards that fail out, instead of keeping them as they are.",
     )
     @functools.wraps(command)
     def with_shards(tar: bool, drop_failed: bool, **given: Any) -> Any:

@@ -24,6 +24,7 @@ from bkcodec.files import printable
 
 BLOCK = tarfile.BLOCKSIZE
 MAX_HEADER_BYTES = 2**20  # of one member, extension headers included
+MAX_ZEROS = 2**24  # bytes between one member and the next, or the end
 MAX_EXTENSIONS = 16  # headers of one member before its own
 _CHUNK = 2**20  # bytes that are copied at once
 _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
@@ -157,10 +158,9 @@ class Shard:
 
     def _first_block(self) -> bytes | None:
         """The next member's first header; None at the end. Archives may follow one another."""
-        is_ended = False
-        while True:
+        for n_zeros in range(0, MAX_ZEROS, BLOCK):
             block = self._read(BLOCK)
-            if is_ended and not block.strip(b"\0") and len(block) < BLOCK:
+            if n_zeros and not block.strip(b"\0") and len(block) < BLOCK:
                 return None
             if not block and not self.n_bytes:
                 raise InputError("the input is empty")
@@ -168,7 +168,7 @@ class Shard:
                 raise self._cut()
             if block.strip(b"\0"):
                 return block
-            is_ended = True
+        raise InputError(f"nothing but zeros for {MAX_ZEROS:,} bytes")
 
     def _member(self, block: bytes) -> Member:
         member, is_first = Member(), self.n_bytes == BLOCK

@@ -33,6 +33,7 @@ def refusals() -> Iterator[bytes]:
     yield (header("x", 6, tarfile.GNUTYPE_LONGNAME) + b"a.jpg" + bytes(507)) * 2000
     yield photo("a.png")[:-512]
     yield b"\x1f\x8b" + bytes(100)
+    yield bytes(2**25)
 
 
 def attack(folder: Path) -> str:
