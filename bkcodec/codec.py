@@ -137,7 +137,7 @@ class Codec:
         """
         options = options or EncodeOptions()
         model = None if options.model == EncodeOptions().model else options.model
-        self._check_options(model, options.device)
+        _check(self, model, options.device)
         image = image_from(photo)
         self.check_memory(*image.size, options.tile, beside=READ)
         picture = picture_from_image(image)
@@ -197,7 +197,7 @@ class Codec:
             LimitError: too many pixels, out of memory, or not enough of it to begin with.
         """
         options = options or DecodeOptions()
-        self._check_options(options.model_path, options.device)
+        _check(self, options.model_path, options.device)
         data = bytes_from(file, options.limits)
         container = container_from_bytes(data, options.limits)
         check_fingerprint(self.bundle, container.fingerprint)
@@ -246,13 +246,6 @@ class Codec:
         symbols = self.coder.n_channels * pixels // self.coder.stride**2
         seen = min(pixels, self.coder.seen_at_once(width, height, tile, steps))
         machine.require(machine.estimate(symbols, seen, steps, beside * width * height))
-
-    def _check_options(self, model: str | None, device: str) -> None:
-        """Refuse options that are for another codec (UsageError); they would be ignored."""
-        if model is not None and find_bundle(model) != self._path:
-            raise UsageError(f"this codec has the bundle {self.bundle.name}, not {model}")
-        if device not in ("auto", self.device):
-            raise UsageError(f"this codec runs on {self.device}, not on {device}")
 
     def _turn(self) -> AbstractContextManager[Any]:
         """Threads that share pretrained parts, which have settings and a place, take turns."""
@@ -326,6 +319,14 @@ class Codec:
                 band = np.dstack([band, alpha[top : top + len(band)]])
             top += len(band)
             yield band
+
+
+def _check(codec: Codec, model: str | None, device: str) -> None:
+    """Refuse options that are for another codec (UsageError); they would be ignored."""
+    if model is not None and find_bundle(model) != codec.bundle.path:
+        raise UsageError(f"this codec has the bundle {codec.bundle.name}, not {model}")
+    if device not in ("auto", codec.device):
+        raise UsageError(f"this codec runs on {codec.device}, not on {device}")
 
 
 def _levels(
