@@ -207,9 +207,7 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
 @click.option(
     "--hidden",
     type=click.IntRange(8, 64),
-    default=48,
-    show_default=True,
-    help="Width of the context prior's networks.",
+    help="Width of the context prior's networks.  [default: 48, or that of --init-from]",
 )
 @click.option(
     "--context-phases",
@@ -364,7 +362,7 @@ def train(context: click.Context, /, **given: Any) -> None:
     phase = PHASES[request.phase]
     if config.space == "sd" and not phase.in_sd_space:
         raise UsageError(f"--phase {phase.name} is not for pretrained latents")
-    options = train_options(request, config, 2 if init is None else init.context_phases)
+    options = train_options(request, config, None if init is None else init.context)
     if phase.trains_all:
         config = grown_sizes(config, request, init is not None)
     assert request.val is not None  # as was checked

@@ -30,7 +30,7 @@ from bkcodec.train.objectives.shared import latents
 from bkcodec.train.optimiser import adam, parameter_groups
 from bkcodec.train.options import TrainOptions
 from bkcodec.train.phases import PHASES
-from bkcodec.train.prior.network import spread_phases
+from bkcodec.train.prior.network import ContextConfig, shape_of, spread_phases
 from bkcodec.train.prior.thaw import thaw
 
 log = logging.getLogger(__name__)
@@ -58,11 +58,9 @@ class Init:
     record: dict[str, Any]
 
     @property
-    def context_phases(self) -> int:
-        """Of the first group of its context prior; 2 without one."""
-        if self.prior is None:
-            return 2
-        return 1 + sum(k.startswith("networks.0_") and k.endswith(".own") for k in self.prior)
+    def context(self) -> ContextConfig | None:
+        """The shape of its context prior; None without one."""
+        return shape_of(self.prior) if self.prior is not None else None
 
 
 @dataclass(frozen=True, slots=True)
