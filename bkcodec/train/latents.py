@@ -11,12 +11,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from bkcodec.errors import InputError
 from bkcodec.models.sd.hyperprior import FACTOR
 from bkcodec.models.sd.parts import LATENT_STRIDE, SdVae
+from bkcodec.train.checkpoint import write_tensors
 from bkcodec.train.data import Crops, Photos
 
 log = logging.getLogger(__name__)
@@ -92,9 +92,7 @@ def _encode_all(photos: Photos, vae: SdVae, path: Path, mark: dict[str, str], ha
         if index % REPORT_PHOTOS == 0:
             log.info("latents of %d of %d photos", index, len(photos))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(planes, temporary, mark)
-    temporary.replace(path)
+    write_tensors(path, planes, mark)
 
 
 def _encode(vae: SdVae, x: Tensor, half: bool) -> Tensor:
