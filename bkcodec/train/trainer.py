@@ -233,7 +233,7 @@ class Trainer:
     def save(self, writer: SummaryWriter) -> None:
         """Write checkpoint, validation figures and samples of the averaged weights."""
         began, judge = time.monotonic(), self.judge()
-        self.clock.show("validation", self.progress, math.inf)
+        self.clock.show("validation", min(1.0, self.progress), self.clock.ending or math.inf)
         rows = judge.rows(self.val)
         cost = judge.cost(rows)
         figures = {
