@@ -304,7 +304,7 @@ FOLDER = click.Path(path_type=Path)
 def train(context: click.Context, /, **given: Any) -> None:
     """Train a bundle, or export one from a finished run (needs bkcodec[train])."""
     request = Request(**given)
-    if request.resume:
+    if request.resume and request.run is None:
         request = resumed(context, request)
     check(context, request)
     with talk() as clock, what_comes_next(request):

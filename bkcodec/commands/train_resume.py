@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from bkcodec.commands.train_request import EXPORT_ONLY, Request
-from bkcodec.errors import InputError
+from bkcodec.errors import InputError, UsageError
 from bkcodec.train.record import RECORD
 
 LENGTHS = ("epochs", "max_steps", "max_minutes")  # a new one takes the place of all
@@ -36,6 +36,7 @@ def resumed(context: click.Context, request: Request) -> Request:
 
     Raises:
         InputError: no run to resume, or a damaged record.
+        UsageError: a record from before options were kept, and none on the command line.
     """
     path = request.output / RECORD
     try:
@@ -45,6 +46,8 @@ def resumed(context: click.Context, request: Request) -> Request:
         raise InputError(f"{request.output}: no run to resume here") from error
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: damaged ({error})") from error
+    if not before and not request.data:
+        raise UsageError(f"{path}: of an earlier version; repeat the options that the run had")
     given = {f.name for f in fields(request) if _is_given(context, f.name)}
     if given.intersection(LENGTHS):
         given.update(LENGTHS)

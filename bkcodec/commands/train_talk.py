@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -87,8 +88,10 @@ def _export_command(request: Request) -> list[object]:
     if PHASES[request.phase].name != "vae":
         words += ["--bk-sdm", request.bk_sdm] if request.bk_sdm is not None else []
         words += ["--vae", request.vae] if request.vae is not None else []
-    bundle = request.output.with_name(f"{request.output.name}.safetensors")
-    return [*words, "-o", bundle, "--name", request.output.name]
+    run = request.output.absolute().name
+    bundle = request.output.parent / f"{run}.safetensors"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", run).strip("-._") or "mine"  # as models add has it
+    return [*words, "-o", bundle, "--name", name]
 
 
 def _longer(request: Request) -> list[object]:

@@ -262,7 +262,9 @@ class Trainer:
                     tag = f"val/{name}/q{row.position:.2f}/{row.steps}"
                     writer.add_scalar(tag, value, self.step)
         log.info("step %d val cost %.4f (best %.4f)", self.step, cost, self.best)
-        grid = write_samples(judge, self.val, self.folder / "samples" / f"{self.step:07d}.png")
+        path = self.folder / "samples" / f"{self.step:07d}.png"
+        room = self.clock.limit - self.clock.elapsed if self.step else 0.0
+        grid = write_samples(judge, self.val, path, room)
         writer.add_image("samples", grid, self.step, dataformats="HWC")
         writer.flush()
         self.clock.ending = max(self.clock.ending, time.monotonic() - began)

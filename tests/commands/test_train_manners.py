@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from conftest import SIZES, SMALL
 from rich.console import Console
 
+from bkcodec.bundle import installed_bundles
 from bkcodec.commands import train_talk
 from bkcodec.commands.train import train as train_command
 from bkcodec.commands.train_names import FORMER_NAMES
@@ -64,7 +65,11 @@ def test_what_cannot_be_resumed(
 ) -> None:
     assert run("train", "-o", tmp_path / "none", "--resume") == 3
     assert "no run to resume here" in capsys.readouterr().err
-    for content, code, text in (("{", 3, "damaged"), ("[]", 3, "damaged"), ("{}", 2, "--data")):
+    for content, code, text in (
+        ("{", 3, "damaged"),
+        ("[]", 3, "damaged"),
+        ("{}", 2, "repeat the options"),
+    ):
         (tmp_path / "run.json").write_text(content)
         assert run("train", "-o", tmp_path, "--resume") == code
         assert text in capsys.readouterr().err
@@ -73,7 +78,9 @@ def test_what_cannot_be_resumed(
 def test_the_next_command_can_be_typed(
     train: Callable[..., int],
     run: Callable[..., int],
+    photos: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = tmp_path / "my run"
@@ -88,7 +95,14 @@ def test_the_next_command_can_be_typed(
     provenance = json.loads(bundle.with_suffix(".provenance.json").read_text())
     assert "request" not in provenance  # paths of this machine
     encode, add = (shlex.split(t) for t in capsys.readouterr().err.splitlines()[-2:])
-    assert encode[-2:] == ["-m", str(bundle)] and add[-2:] == ["add", str(bundle)]
+    assert encode[-2:] == ["-m", str(bundle)]
+    monkeypatch.setenv("BKCODEC_HOME", str(tmp_path / "home"))
+    assert run(*add) == 0
+    (installed,) = installed_bundles()
+    assert installed.name == "my-run"
+    photo = next(photos.glob("*.png"))
+    assert run("encode", photo, "-m", "my-run", "-o", tmp_path / "a.bkc") == 0
+    assert run("decode", tmp_path / "a.bkc", "-o", tmp_path / "a.png") == 0
 
 
 def test_an_interrupted_run_says_how_to_go_on(

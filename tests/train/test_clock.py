@@ -88,6 +88,25 @@ def test_a_run_that_is_too_short_takes_one_step(
     assert (tmp_path / "run" / "best.safetensors").is_file()
 
 
+def test_a_run_cut_short_before_its_first_step_goes_on(
+    train: Callable[..., int], slow: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the prior that was fitted, and all the time that this took."""
+    folder, advance = tmp_path / "run", Trainer.advance
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "advance", interrupt)
+    assert train(folder, 1000, "--max-minutes", "4") == 130
+    assert (folder / "checkpoint_0000000.safetensors").is_file()
+    used = slow[0]
+    monkeypatch.setattr(Trainer, "advance", advance)
+    assert train(folder, 1000, "--max-minutes", "4", "--resume") == 0
+    assert (folder / "training.log").read_text().count("prior fitted") == 1
+    assert slow[0] - used <= 240 - 80 - VALIDATION
+
+
 def test_lines_say_how_much_is_left(
     train: Callable[..., int], slow: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
