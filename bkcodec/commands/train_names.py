@@ -11,28 +11,13 @@ import click
 # Options of the training scripts that came before bkcodec, and what they are called here.
 FORMER_NAMES = {
     "--data_path": "--data",
-    "--data_dir": "--data",
-    "--train_data_path": "--data",
     "--val_data_path": "--val",
-    "--val_path": "--val",
     "--model_path": "--bk-sdm",
-    "--vae_path": "--vae",
     "--save_dir": "--output-dir",
-    "--save_path": "--output-dir",
     "--learning_rate": "--lr",
     "--num_epochs": "--epochs",
-    "--num_steps": "--max-steps",
-    "--train_batch_size": "--batch-size",
-    "--resolution": "--image-size",
-    "--crop_size": "--image-size",
-    "--patch_size": "--image-size",
-    "--lambda_rd": "--lambda",
-    "--mixed_precision": "--precision",
-    "--checkpoint": "--resume",
-    "--resume_from_checkpoint": "--resume",
     "--use_pretrained_vae": "--pretrained-vae",
     "--use_pretrained_unet": "--pretrained-unet",
-    "--lora_r": "--lora-rank",
 }
 
 

@@ -94,7 +94,8 @@ def test_the_next_command_can_be_typed(
     assert bundle.is_file()
     provenance = json.loads(bundle.with_suffix(".provenance.json").read_text())
     assert "request" not in provenance  # paths of this machine
-    encode, add = (shlex.split(t) for t in capsys.readouterr().err.splitlines()[-2:])
+    following = capsys.readouterr().err.splitlines()[-2:]
+    encode, add = (shlex.split(line.split(": bkcodec ")[1]) for line in following)
     assert encode[-2:] == ["-m", str(bundle)]
     monkeypatch.setenv("BKCODEC_HOME", str(tmp_path / "home"))
     assert run(*add) == 0
