@@ -12,6 +12,7 @@ import click
 
 from bkcodec.commands.train_request import EXPORT_ONLY, Request
 from bkcodec.errors import InputError, UsageError
+from bkcodec.installed import taken_names
 from bkcodec.train.record import RECORD
 
 LENGTHS = ("epochs", "max_steps", "max_minutes")  # a new one takes the place of all
@@ -24,9 +25,19 @@ def kept(request: Request) -> dict[str, Any]:
     values = {f.name: getattr(request, f.name) for f in fields(request) if f.name not in NOT_KEPT}
     values["data"] = [(str(folder.absolute()), weight) for folder, weight in request.data]
     for name in (*PLACES, "lpips", "init_from"):
-        if values[name] is not None and Path(values[name]).exists():
-            values[name] = str(Path(values[name]).absolute())
-    return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+        if values[name] is not None:
+            values[name] = _wherever(str(values[name]), may_be_run=name == "init_from")
+    return values
+
+
+def _wherever(value: str, may_be_run: bool) -> str:
+    """A file or folder by its whole path; the name of a bundle or backbone stays one.
+
+    ``may_be_run``: whether a folder is a run even where a bundle is called the same.
+    """
+    path = Path(value)
+    is_path = path.exists() and (path.name != value or value not in taken_names())
+    return str(path.absolute()) if is_path or (may_be_run and path.is_dir()) else value
 
 
 def resumed(context: click.Context, request: Request) -> Request:

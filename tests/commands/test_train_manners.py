@@ -20,6 +20,7 @@ from bkcodec.bundle import installed_bundles
 from bkcodec.commands import train_talk
 from bkcodec.commands.train import train as train_command
 from bkcodec.commands.train_names import FORMER_NAMES
+from bkcodec.commands.train_resume import _wherever
 from bkcodec.train.objectives.joint import JointObjective
 
 pytestmark = pytest.mark.usefixtures("few_prior_steps", "fresh_accelerator")
@@ -58,6 +59,15 @@ def test_a_run_goes_on_without_its_options(
     assert run("train", "-o", folder, "--resume", "--epochs", "3") == 0
     assert options(folder) == before | {"max_steps": None, "epochs": 3}
     assert (folder / "checkpoint_0000006.safetensors").is_file()
+
+
+def test_names_stay_names_in_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("lite", "runs"):
+        (tmp_path / name).mkdir()
+    texts = [_wherever(text, False) for text in ("lite", "./lite", "runs", "nowhere")]
+    assert texts == ["lite", str(tmp_path / "lite"), str(tmp_path / "runs"), "nowhere"]
+    assert _wherever("lite", True) == str(tmp_path / "lite")  # --init-from takes it for a run
 
 
 def test_what_cannot_be_resumed(
