@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from bkcodec.errors import UsageError
 
-MAX_LEVEL = 200
+MAX_QUALITY, MAX_LEVEL = 100, 200
 LEVELS = MAX_LEVEL + 1  # of a bundle
 DEFAULT_QUALITY = 50.0
 MAX_STEPS, MAX_EFFORT, MAX_SEED = 50, 2, 2**31 - 1
