@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -17,12 +16,13 @@ from bkcodec.commands.batch import Report, run_batch, write_output
 from bkcodec.commands.help import BACKBONE, MACHINE, MANY, OUTPUT, Group, GroupedCommand
 from bkcodec.commands.paths import EXTENSION, Job, Naming, Plan, plan
 from bkcodec.commands.shared import Shared, shared_options
+from bkcodec.commands.sources import Source, read_source, source_from_bytes
 from bkcodec.commands.tar import SHARDS, Shards, run_shards, shard_options
 from bkcodec.commands.values import byte_size, strip
-from bkcodec.container import MAGIC, extra_bytes
-from bkcodec.errors import BkcError, InputError, UsageError
-from bkcodec.files import IMAGE_SUFFIXES, printable, read_whole
-from bkcodec.options import MAX_EFFORT, EncodeOptions, Limits, level_to_quality
+from bkcodec.container import extra_bytes
+from bkcodec.errors import BkcError, UsageError
+from bkcodec.files import IMAGE_SUFFIXES, printable
+from bkcodec.options import MAX_EFFORT, TUNES, EncodeOptions, Limits, level_to_quality
 from bkcodec.shards.names import renaming
 
 if TYPE_CHECKING:
@@ -38,7 +38,16 @@ class _Encode(GroupedCommand):
         Group(
             "How good, how large",
             "photo.jpg --target-size 20k",
-            ("quality", "target_bpp", "target_size", "effort", "timeout", "max_side", "measure"),
+            (
+                "quality",
+                "target_bpp",
+                "target_size",
+                "effort",
+                "tune",
+                "timeout",
+                "max_side",
+                "measure",
+            ),
         ),
         Group(
             "What goes along",
@@ -102,8 +111,13 @@ class _Encode(GroupedCommand):
     type=click.IntRange(0, MAX_EFFORT),
     default=0,
     show_default=True,
-    help="Search for what the decoder's U-Net should start from: 1 for the timestep, 2 for the "
-    "seed of several steps too.",
+    help="Search for a smaller and better file: 1 a little, 9 for minutes. Needs PyTorch. With "
+    "bk-sdm: 1 for the timestep that denoising starts from, 2 for the seed too.",
+)
+@click.option(
+    "--tune",
+    type=click.Choice(tuple(TUNES)),
+    help="What the search weighs.  [default: balanced]",
 )
 @click.option(
     "--timeout",
@@ -137,6 +151,7 @@ def encode(
     max_side: int | None,
     alpha: str,
     effort: int,
+    tune: str | None,
     timeout: float | None,
     accept_damaged: bool,
     measure: bool,
@@ -161,32 +176,35 @@ def encode(
         max_side=max_side,
         alpha=alpha,
         effort=effort,
+        tune=tune or "balanced",
         timeout=timeout,
         backbone=shared.backbone,
     )
     if timeout is not None and not (effort or options.has_target):
         raise UsageError("--timeout needs a search: --target-bpp, --target-size or --effort")
+    if tune is not None and not effort:
+        raise UsageError("--tune matters to a search: --effort 1 to 9")
     if shared.unet != "auto" and not effort:
         raise UsageError("--unet matters to encoding with --effort only")
-    extras = Extras(accept_damaged, measure, dry_run, verify)
+    _run(inputs, options, shards, shared, Extras(accept_damaged, measure, dry_run, verify))
+
+
+def _run(
+    inputs: tuple[str, ...], options: EncodeOptions, shards: Shards, shared: Shared, extras: Extras
+) -> None:
+    """Encode files, or what is in tar shards."""
+    writes = not extras.dry_run
+    load = partial(_Work, options, shared, extras)
     if shards.are_meant(inputs, shared, IMAGE_SUFFIXES):
-        _encode_shards(inputs, options, shards, shared, extras)
+        extras.check_for_shards(shared)
+        renamed = renaming(IN_SHARDS, EXTENSION[1:], shared.keep_extension)
+        run_shards(inputs, shards, shared, renamed, lambda: load().change, "Encoding", writes)
         return
     naming = Naming(shared.output, EXTENSION, shared.keep_extension)
     jobs = plan(inputs, naming, IMAGE_SUFFIXES, shared.recursive)
     shared.check(inputs, jobs)
     extras.check(jobs, shared)
-    run_batch(jobs, lambda: _Work(options, shared, extras), shared, "Encoding", not dry_run)
-
-
-def _encode_shards(
-    inputs: tuple[str, ...], options: EncodeOptions, shards: Shards, shared: Shared, extras: Extras
-) -> None:
-    extras.check_for_shards(shared)
-    renamed = renaming(IN_SHARDS, EXTENSION[1:], shared.keep_extension)
-    writes = not extras.dry_run
-    load = partial(_Work, options, shared, extras)
-    run_shards(inputs, shards, shared, renamed, lambda: load().change, "Encoding", writes)
+    run_batch(jobs, load, shared, "Encoding", writes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +251,8 @@ class _Work:
 
     def __call__(self, job: Job) -> Report:
         codec, started = self.codec, time.perf_counter()
-        source = read_source(job, codec, self.options, self.shared.limits, self.extras)
+        damaged, limits = self.extras.accept_damaged, self.shared.limits
+        source = read_source(job, codec, self.options, limits, damaged)
         encoded = codec.encode_picture(source.picture, self._options_left(started))
         seconds = time.perf_counter() - started
         report = Report(job, _values(encoded, source, seconds, codec))
@@ -249,7 +268,8 @@ class _Work:
     def change(self, data: bytes) -> bytes:
         """A picture in a tar shard -> the .bkc file that it becomes."""
         started = time.perf_counter()
-        source = source_from_bytes(data, self.codec, self.options, self.shared.limits, self.extras)
+        damaged, limits = self.extras.accept_damaged, self.shared.limits
+        source = source_from_bytes(data, self.codec, self.options, limits, damaged)
         return self.codec.encode_picture(source.picture, self._options_left(started)).data
 
     def _options_left(self, started: float) -> EncodeOptions:
@@ -258,45 +278,6 @@ class _Work:
             return self.options
         left = self.options.timeout - (time.perf_counter() - started)
         return replace(self.options, timeout=max(0.0, left))
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """An input file: its picture, its size in bytes, its frames."""
-
-    picture: Picture
-    n_bytes: int
-    n_frames: int
-
-
-def read_source(
-    job: Job, codec: Codec, options: EncodeOptions, limits: Limits, extras: Extras
-) -> Source:
-    """The picture of an input file; see ``source_from_bytes``."""
-    data = read_whole(job.source, limits.max_file_bytes)
-    if data.startswith(MAGIC):
-        raise InputError(f"{printable(job.name)} is a .bkc file; use decode")
-    return source_from_bytes(data, codec, options, limits, extras)
-
-
-def source_from_bytes(
-    data: bytes, codec: Codec, options: EncodeOptions, limits: Limits, extras: Extras
-) -> Source:
-    """The picture of an image file.
-
-    What cannot be encoded is refused before its pixels are decoded.
-    """
-    from bkcodec.codec import READ
-    from bkcodec.image.opening import n_frames, open_header
-    from bkcodec.image.reading import picture_from_image
-    from bkcodec.tiling import check_pixels
-
-    file = io.BytesIO(data)
-    image = open_header(file, limits)
-    check_pixels(*image.size, codec.coder.stride, limits)  # as a reader will
-    codec.check_memory(*image.size, options.tile, beside=READ)
-    count = n_frames(io.BytesIO(data), image)
-    return Source(picture_from_image(image, extras.accept_damaged), len(data), count)
 
 
 def measured(
