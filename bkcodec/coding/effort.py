@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from bkcodec.coding.latent import Goal, LatentSearch
 
 NEIGHBOURS = 12  # levels: so far away are those that say what a bit is worth
-WORTH = 0.65  # of what a bit is worth between plain files: searched ones are then as good, and smaller
+WORTH = (
+    0.65  # of what a bit is worth between plain files: searched ones are then as good, and smaller
+)
 TRIES = 3  # searches for a file of one size
 GROWTH = 0.03  # octaves by which a file grows with a level, about
 SHRINKAGE = 0.05  # what a search takes off a file, about
