@@ -25,6 +25,7 @@ from bkcodec.options import (
     check_alpha,
     level_to_quality,
 )
+from bkcodec.remote import Url
 
 FORMATS = ("png", "jpg", "jpeg", "webp", "ppm", "tiff", "tif")
 SAME = {"jpeg": "jpg", "tif": "tiff"}
@@ -193,7 +194,9 @@ def _work(
             "bytes_before": len(data),
             "notes": notes,
         }
-        if job.target is not None and job.target.is_file():
+        if isinstance(job.target, Url):
+            values["bytes_after"] = job.target.n_bytes()
+        elif job.target is not None and job.target.is_file():
             values["bytes_after"] = job.target.stat().st_size
         return Report(job, values)
 

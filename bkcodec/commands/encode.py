@@ -17,10 +17,11 @@ from bkcodec.commands.help import BACKBONE, MACHINE, MANY, OUTPUT, Group, Groupe
 from bkcodec.commands.paths import EXTENSION, Job, Naming, Plan, plan
 from bkcodec.commands.shared import Shared, shared_options
 from bkcodec.commands.values import byte_size, strip
-from bkcodec.container import MAGIC, extra_bytes
+from bkcodec.container import MAGIC, container_from_bytes, extra_bytes, read_path
 from bkcodec.errors import BkcError, InputError, UsageError
 from bkcodec.files import IMAGE_SUFFIXES, printable, read_whole
 from bkcodec.options import MAX_EFFORT, EncodeOptions, Limits, level_to_quality
+from bkcodec.remote import Url
 
 if TYPE_CHECKING:
     from bkcodec.codec import Codec, Encoded
@@ -277,16 +278,16 @@ def measured(
     }
 
 
-def check_symbols(path: Path, codec: Codec, encoded: Encoded, limits: Limits) -> None:
+def check_symbols(path: Path | Url, codec: Codec, encoded: Encoded, limits: Limits) -> None:
     """Read a file back and compare its symbols with those that were coded.
 
     Raises:
         BkcError: they differ.
     """
-    from bkcodec.container import container_from_bytes
     from bkcodec.inspection import read_symbols
 
-    _, symbols = read_symbols(container_from_bytes(path.read_bytes(), limits), codec.bundle)
+    container = container_from_bytes(read_path(path, limits), limits)
+    _, symbols = read_symbols(container, codec.bundle)
     if not (symbols == encoded.symbols).all():
         raise BkcError(f"{printable(path)}: verification failed, the symbols differ")
 
