@@ -10,9 +10,10 @@ import logging
 import shutil
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from bkcodec.codec import Codec
@@ -22,6 +23,7 @@ from bkcodec.options import EncodeOptions, Limits
 from bkcodec.remote import Url, located
 
 EXTENSION = ".tar"
+PHOTOS = frozenset({".jpg", ".jpeg", ".png", ".webp"})  # of a tar's members
 _IN_MEMORY = 2**27  # bytes of a shard that wait in memory until it is complete
 log = logging.getLogger(__name__)
 
@@ -94,6 +96,7 @@ class Outcome:
         kept: members that are no photos, or could not be encoded; they are there as they were.
         failures: which photos could not be encoded, and why.
         bytes_before, bytes_after: of the photos that were encoded.
+        seconds: that it took.
         skipped: whether the shard was there already.
         error: why there is no such shard, or "".
     """
@@ -104,6 +107,7 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
     bytes_before: int = 0
     bytes_after: int = 0
+    seconds: float = 0.0
     skipped: bool = False
     error: str = ""
 
@@ -118,7 +122,7 @@ def encode_shard(shard: Shard, options: EncodeOptions, force: bool = False) -> O
     The same shard gives the same bytes wherever and whenever it is made. What fails is in the
     outcome.
     """
-    outcome, target = Outcome(shard.target), located(shard.target)
+    outcome, target, started = Outcome(shard.target), located(shard.target), time.perf_counter()
     try:
         if target.exists() and not force:
             outcome.skipped = True
@@ -126,21 +130,24 @@ def encode_shard(shard: Shard, options: EncodeOptions, force: bool = False) -> O
         with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
             with tarfile.open(fileobj=spool, mode="w") as tar:
                 writer = _Writer(tar, options, outcome)
-                for member, data in _contents(shard):
-                    writer.add(member, data)
+                for member, data, is_photo in _contents(shard):
+                    writer.add(member, data, is_photo)
             spool.seek(0)
             write_whole(target, lambda file: shutil.copyfileobj(spool, file), force)
     except (BkcError, OSError) as error:
         return Outcome(shard.target, error=first_line(error))
+    outcome.seconds = time.perf_counter() - started
     return outcome
 
 
-def _contents(shard: Shard) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+def _contents(shard: Shard) -> Iterator[tuple[tarfile.TarInfo, bytes, bool]]:
+    """Members to come, with whether each is a photo."""
     if shard.source is not None:
         with located(shard.source).open("rb") as file:
-            yield from members(file)
+            for member, data in members(file):
+                yield member, data, PurePosixPath(member.name).suffix.lower() in PHOTOS
     for name, place in shard.files:
-        yield tarfile.TarInfo(name), read_whole(located(place), Limits().max_file_bytes)
+        yield tarfile.TarInfo(name), read_whole(located(place), Limits().max_file_bytes), True
 
 
 class _Writer:
@@ -151,11 +158,12 @@ class _Writer:
         self.codec = Codec(options.model, options.device, options.needed_backbone)
         self.names: set[str] = set()
 
-    def add(self, member: tarfile.TarInfo, data: bytes) -> None:
+    def add(self, member: tarfile.TarInfo, data: bytes, is_photo: bool) -> None:
         """Add a member; it stays as it is if its name as a .bkc file is taken."""
-        key, extension = split_name(member.name)
-        name, encoded = f"{key}.bkc", None
-        if f".{extension.lower()}" in IMAGE_SUFFIXES and name not in self.names:
+        name, encoded = member.name, None
+        if is_photo:
+            name = name.removesuffix(PurePosixPath(name).suffix) + ".bkc"
+        if is_photo and name not in self.names:
             encoded = self._encoded(member.name, data)
         if encoded is None:
             name = member.name
@@ -163,6 +171,7 @@ class _Writer:
         self.names.add(name)
         new, content = tarfile.TarInfo(name), data if encoded is None else encoded
         new.size, new.mtime, new.mode = len(content), int(member.mtime), member.mode
+        new.uid, new.gid, new.uname, new.gname = member.uid, member.gid, member.uname, member.gname
         self.tar.addfile(new, io.BytesIO(content))
 
     def _encoded(self, name: str, data: bytes) -> bytes | None:

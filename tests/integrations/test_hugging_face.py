@@ -16,6 +16,7 @@ datasets = pytest.importorskip("datasets", reason="datasets is not installed")
 
 from bkcodec.integrations.datasets import decode_column, encode_column  # noqa: E402
 
+pytestmark = pytest.mark.slow  # the library is large, and there for the slow tests only
 OPTIONS = bkcodec.EncodeOptions(quality=20)
 
 

@@ -26,7 +26,7 @@ def tar_of(contents: dict[str, bytes], path: Path) -> str:
     with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
         for name, data in contents.items():
             member = tarfile.TarInfo(name)
-            member.size, member.mtime, member.mode = len(data), 1234567890, 0o640
+            member.size, member.mtime, member.mode, member.uid = len(data), 1234567890, 0o640, 7
             tar.addfile(member, io.BytesIO(data))
         link = tarfile.TarInfo("link.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
@@ -69,21 +69,21 @@ def test_photos_of_a_shard_are_encoded_and_the_rest_is_kept(
     small: Image.Image, tmp_path: Path
 ) -> None:
     photo = png(small)
-    members = {"a.png": photo, "a.cls": b"7", "b.PNG": photo, "b.mask.png": photo, "c.jpg": b"x"}
+    members = {"a.png": photo, "a.cls": b"7", "./b.left.PNG": photo, "b.gif": photo, "c.jpg": b"x"}
     source, target = tar_of(members, tmp_path / "in.tar"), tmp_path / "out.tar"
     outcome = encode_shard(Shard(str(target), source), OPTIONS)
     contents = contents_of(target)
-    assert list(contents) == ["a.bkc", "a.cls", "b.bkc", "b.mask.png", "c.jpg"]
+    assert list(contents) == ["a.bkc", "a.cls", "./b.left.bkc", "b.gif", "c.jpg"]
     assert contents["a.bkc"] == bkcodec.encode(small, OPTIONS)
-    assert {k: contents[k] for k in ("a.cls", "b.mask.png", "c.jpg")} == {
-        k: members[k] for k in ("a.cls", "b.mask.png", "c.jpg")
+    assert {k: contents[k] for k in ("a.cls", "b.gif", "c.jpg")} == {
+        k: members[k] for k in ("a.cls", "b.gif", "c.jpg")
     }
     assert (outcome.photos, outcome.kept, outcome.error) == (2, 3, "")
     assert len(outcome.failures) == 1 and outcome.failures[0].startswith("c.jpg: ")
     assert outcome.bytes_before == 2 * len(photo)
-    assert outcome.bytes_after == 2 * len(contents["a.bkc"])
+    assert outcome.bytes_after == 2 * len(contents["./b.left.bkc"])
     with tarfile.open(target) as tar:
-        assert {(m.mtime, m.mode) for m in tar} == {(1234567890, 0o640)}
+        assert {(m.mtime, m.mode, m.uid) for m in tar} == {(1234567890, 0o640, 7)}
     before = target.stat().st_mtime_ns
     assert encode_shard(Shard(str(target), source), OPTIONS).skipped
     assert target.stat().st_mtime_ns == before
