@@ -53,7 +53,7 @@ def members(file: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
                     data = content.read()
                     yield member, data
                 tar.members = []  # type: ignore[attr-defined]  # or it remembers them all
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise InputError(f"damaged tar: {first_line(error)}") from error
 
 
@@ -202,7 +202,7 @@ def planned(inputs: list[str], out: str, photos_per_shard: int) -> list[Shard]:
             group, key = (tars, place.name) if place.suffix == EXTENSION else (photos, name)
             if group.setdefault(key, str(place)) != str(place):
                 raise InputError(f"{printable(place)}: there is another {printable(key)}")
-    folder, files = located(out), sorted(photos.items())
+    folder, files = _located(out), sorted(photos.items())
     shards = [Shard(str(folder / Path(name)), place) for name, place in sorted(tars.items())]
     for begin in range(0, len(files), photos_per_shard):
         name = f"photos-{begin // photos_per_shard:06d}{EXTENSION}"
@@ -216,9 +216,15 @@ def planned(inputs: list[str], out: str, photos_per_shard: int) -> list[Shard]:
     return shards
 
 
+def _located(text: str) -> Path | Url:
+    """What a text names, also for a process that works in another folder."""
+    place = located(text)
+    return place if isinstance(place, Url) else place.absolute()
+
+
 def _files(text: str) -> dict[Path | Url, str]:
     """Photos and tars of an input, with the names that photos have in a shard."""
-    place = located(text)
+    place = _located(text)
     if isinstance(place, Url):
         below = place.files(recursive=True) if text.endswith("/") else {place: Path(place.name)}
         files: dict[Path | Url, str] = {url: name.as_posix() for url, name in below.items()}
