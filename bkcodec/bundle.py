@@ -13,7 +13,8 @@ The fingerprint of a bundle is the first 4 bytes of a SHA-256 over what the bits
 the stride, the prior and the quantisation steps. Decoder networks are not part of it, so they may
 improve without breaking files.
 
-``weights/manifest.json`` lists the shipped bundles: name, file, fingerprint, SHA-256, licence.
+``weights/manifest.json`` lists the shipped bundles: name, file, fingerprint, SHA-256, licence. What
+the user installs is in a folder of its own, with the same entries (``installed``).
 """
 
 from __future__ import annotations
@@ -115,8 +116,36 @@ def shipped_bundles() -> tuple[BundleInfo, ...]:
     )
 
 
+def installed_folder() -> Path:
+    """Where ``bkcodec models add`` keeps bundles: beside the record of backbones."""
+    from bkcodec.backbones import registry_file
+
+    return registry_file().parent / "bundles"
+
+
+def installed_bundles() -> tuple[BundleInfo, ...]:
+    """The bundles that the user installed, in the order of their names (see ``installed``).
+
+    Raises:
+        UnsupportedError: what was recorded of one is damaged.
+    """
+    bundles = []
+    for record in sorted(installed_folder().glob("*.json")):
+        try:
+            e = {k: str(v) for k, v in json.loads(record.read_text("utf-8")).items()}
+            path = record.with_name(e["file"])
+            bundles.append(
+                BundleInfo(
+                    *(e["name"], path, e["fingerprint"], e["sha256"], e["licence"], e["origin"])
+                )
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UnsupportedError(f"{record}: damaged ({error}). Remove it.") from error
+    return tuple(bundles)
+
+
 def find_bundle(name_or_path: str) -> Path:
-    """Path of a bundle given by name or by file.
+    """Path of a bundle given by name, shipped or installed, or by file.
 
     Raises:
         UnsupportedError: neither; the message lists the names.
@@ -125,6 +154,11 @@ def find_bundle(name_or_path: str) -> Path:
     if name_or_path in by_name:
         return by_name[name_or_path]
     path = Path(name_or_path)
+    if path.is_file() and (path.name != name_or_path or path.suffix == ".safetensors"):
+        return path  # no name, whatever is installed
+    by_name |= {b.name: b.path for b in installed_bundles()}
+    if name_or_path in by_name:
+        return by_name[name_or_path]
     if path.is_file():
         return path.resolve()  # another folder may be the current one later
     raise UnsupportedError(
@@ -133,22 +167,31 @@ def find_bundle(name_or_path: str) -> Path:
 
 
 def find_fingerprint(fingerprint: bytes) -> Path:
-    """Path of the shipped bundle that can decode a file.
+    """Path of the bundle, shipped or installed, that can decode a file.
 
     Raises:
         UnsupportedError: none; the message names the fingerprint.
     """
-    for bundle in shipped_bundles():
-        if bundle.fingerprint == fingerprint.hex():
-            return bundle.path
+    bundle = bundle_with(fingerprint.hex())
+    if bundle is not None:
+        return bundle.path
     raise UnsupportedError(
         f"the file needs the bundle with fingerprint {fingerprint.hex()}, which is not installed. "
-        "Name its file with --model."
+        "Name its file with --model, or install it with bkcodec models add."
     )
 
 
+def bundle_with(fingerprint: str) -> BundleInfo | None:
+    """The bundle, shipped or installed, that has a fingerprint (8 hexadecimal digits)."""
+    for bundles in (shipped_bundles, installed_bundles):
+        for bundle in bundles():
+            if bundle.fingerprint == fingerprint:
+                return bundle
+    return None
+
+
 def bundle_for(fingerprint: bytes, model: str | None = None) -> Path:
-    """Path of the bundle that a file needs: the shipped one, or the one that was named.
+    """Path of the bundle that a file needs: the one at hand, or the one that was named.
 
     Raises:
         UnsupportedError: no such bundle, or the named one is another.
@@ -173,7 +216,8 @@ def load_bundle(path: Path) -> Bundle:
     """Read a bundle file, once for as long as it does not change.
 
     Raises:
-        UnsupportedError: missing, damaged, of a newer version, or altered since it was shipped.
+        UnsupportedError: missing, damaged, of a newer version, or altered since it was shipped or
+            installed.
     """
     path = path.resolve()
     return _load(path, file_mark(path))
@@ -206,7 +250,19 @@ def _load(path: Path, mark: tuple[int, ...]) -> Bundle:
             raise UnsupportedError(
                 f"{path}: damaged (its SHA-256 is not the manifest's). Reinstall."
             )
+    if path.parent == installed_folder():
+        _check_installed(path, data)
     return _parse(path, data)
+
+
+def _check_installed(path: Path, data: bytes) -> None:
+    """Refuse an installed bundle that is not what was recorded of it (UnsupportedError)."""
+    digest = hashlib.sha256(data).hexdigest()
+    if any(b.path == path and b.sha256 != digest for b in installed_bundles()):
+        raise UnsupportedError(
+            f"{path}: damaged (its SHA-256 is not what was recorded). "
+            "Remove it with bkcodec models remove, and add it again."
+        )
 
 
 def _parse(path: Path, data: bytes) -> Bundle:

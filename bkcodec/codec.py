@@ -36,7 +36,8 @@ from bkcodec.image.sources import FileSource, PhotoSource, bytes_from, image_fro
 from bkcodec.image.writing import alpha_to_png
 from bkcodec.inspection import read_symbols
 from bkcodec.machine import out_of_memory, pick_device
-from bkcodec.options import NO_BACKBONE, Backbone, DecodeOptions, EncodeOptions
+from bkcodec.options import NO_BACKBONE, TUNES, Backbone, DecodeOptions, EncodeOptions
+from bkcodec.prior.context import ContextPrior
 from bkcodec.prior.levelmap import Levels, Offsets, cell_levels, write_map
 from bkcodec.prior.tables import Symbols
 from bkcodec.tiling import padded_pixels
@@ -137,7 +138,7 @@ class Codec:
         """
         options = options or EncodeOptions()
         model = None if options.model == EncodeOptions().model else options.model
-        self._check_options(model, options.device)
+        _check(self, model, options.device)
         image = image_from(photo)
         self.check_memory(*image.size, options.tile, beside=READ)
         picture = picture_from_image(image)
@@ -161,16 +162,20 @@ class Codec:
         picture = apply_alpha(reduced(picture, options.max_side), options.alpha)
         levels = _levels(picture, options, offsets, self.coder.stride)
         with self._turn(), out_of_memory(ADVICE):
-            y, z = self.encoder.analyse(picture.rgb, options.tile, keep_y=options.effort > 0)
+            wants_y = options.effort > 0 and not self._searches
+            y, z = self.encoder.analyse(picture.rgb, options.tile, keep_y=wants_y)
         frame = self._frame(picture, options, offsets)
         limit = options.largest_file(*picture.size)
         if limit is not None:
             frame = _with_small_thumbnail(frame, options, limit)
-            encoded = self._largest(z, frame, limit, deadline, HINT_BYTES if options.effort else 0)
+            encoded = self._largest(z, frame, limit, deadline, HINT_BYTES if wants_y else 0)
         else:
             symbols = self.encoder.quantise(z, levels)
-            del z  # large for huge pictures
+            if not options.effort:
+                del z  # large for huge pictures
             encoded = self._pack(symbols, levels, frame, options)
+        if options.effort and self._searches:
+            return self._improved(encoded, picture, z, levels, frame, options, deadline)
         if y is None:
             return encoded
         with self._turn(), out_of_memory(ADVICE):
@@ -197,7 +202,7 @@ class Codec:
             LimitError: too many pixels, out of memory, or not enough of it to begin with.
         """
         options = options or DecodeOptions()
-        self._check_options(options.model_path, options.device)
+        _check(self, options.model_path, options.device)
         data = bytes_from(file, options.limits)
         container = container_from_bytes(data, options.limits)
         check_fingerprint(self.bundle, container.fingerprint)
@@ -247,12 +252,47 @@ class Codec:
         seen = min(pixels, self.coder.seen_at_once(width, height, tile, steps))
         machine.require(machine.estimate(symbols, seen, steps, beside * width * height))
 
-    def _check_options(self, model: str | None, device: str) -> None:
-        """Refuse options that are for another codec (UsageError); they would be ignored."""
-        if model is not None and find_bundle(model) != self._path:
-            raise UsageError(f"this codec has the bundle {self.bundle.name}, not {model}")
-        if device not in ("auto", self.device):
-            raise UsageError(f"this codec runs on {self.device}, not on {device}")
+    @property
+    def _searches(self) -> bool:
+        """Whether an effort is a search with gradients."""
+        return isinstance(self.coder, IntegerCoder)
+
+    def _improved(
+        self,
+        plain: Encoded,
+        picture: Picture,
+        z: Any,
+        levels: int | Levels,
+        frame: Container,
+        options: EncodeOptions,
+        deadline: float,
+    ) -> Encoded:
+        """What an effort makes of a plain file."""
+        coder = self.coder
+        assert isinstance(coder, IntegerCoder)
+        with extra("torch", "--effort"):
+            from bkcodec.coding.effort import Effort, Photo
+            from bkcodec.coding.latent import LatentSearch
+
+        prior = self.bundle.prior
+        assert isinstance(prior, ContextPrior)
+        search = LatentSearch(self.model, prior)
+
+        def code(symbols: Symbols, at: int | Levels) -> Encoded:
+            level = at if isinstance(at, int) else frame.level
+            return self._pack(symbols, at, replace(frame, level=level), options)
+
+        def show(file: Encoded, at: int | Levels) -> Pixels:
+            bands = coder.bands(file.symbols, at, picture.size, DecodeOptions(), 0, None)
+            return np.concatenate(list(bands))
+
+        photo = Photo(picture.rgb, lambda at: coder.encoder.scaled(z, at), code, len, show)
+        effort = Effort(search, photo, TUNES[options.tune], options.effort, deadline)
+        with out_of_memory(ADVICE):
+            limit = options.largest_file(*picture.size)
+            if limit is None:
+                return effort.at_quality(plain, levels)
+            return effort.at_size(plain, plain.container.level, limit)
 
     def _turn(self) -> AbstractContextManager[Any]:
         """Threads that share pretrained parts, which have settings and a place, take turns."""
@@ -326,6 +366,14 @@ class Codec:
                 band = np.dstack([band, alpha[top : top + len(band)]])
             top += len(band)
             yield band
+
+
+def _check(codec: Codec, model: str | None, device: str) -> None:
+    """Refuse options that are for another codec (UsageError); they would be ignored."""
+    if model is not None and find_bundle(model) != codec.bundle.path:
+        raise UsageError(f"this codec has the bundle {codec.bundle.name}, not {model}")
+    if device not in ("auto", codec.device):
+        raise UsageError(f"this codec runs on {codec.device}, not on {device}")
 
 
 def _levels(

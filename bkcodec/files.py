@@ -87,16 +87,25 @@ def read_limited(file: BinaryIO, limit: Limit, magic: bytes = b"") -> bytes:
 Content = bytes | Callable[[BinaryIO], object]  # or what writes it into an open file
 
 
+def output_stream() -> BinaryIO:
+    """Standard output, for bytes.
+
+    Raises:
+        UsageError: it is closed, or a terminal, which takes some bytes for commands.
+    """
+    if sys.stdout is None or sys.stdout.isatty():
+        raise UsageError("standard output is closed or a terminal; redirect it")
+    return sys.stdout.buffer
+
+
 def write_stream(content: Content) -> None:
     """Write to standard output, once everything is there.
 
     Raises:
-        UsageError: it is a terminal, which takes some bytes for commands.
+        UsageError: it is closed or a terminal.
         BkcError: no room for a temporary file.
     """
-    if sys.stdout is None or sys.stdout.isatty():
-        raise UsageError("standard output is closed or a terminal; redirect it")
-    _write_through(content, sys.stdout.buffer)
+    _write_through(content, output_stream())
 
 
 def _write_through(content: Content, stream: BinaryIO) -> None:

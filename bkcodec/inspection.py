@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bkcodec import machine
-from bkcodec.bundle import Bundle, bundle_for, load_bundle, shipped_bundles
+from bkcodec.bundle import Bundle, bundle_for, bundle_with, load_bundle
 from bkcodec.container import Container, container_from_bytes, read_path
 from bkcodec.errors import FormatError, InputError
 from bkcodec.files import STREAM, printable, write_stream, write_whole
@@ -130,7 +130,5 @@ def text(name: str, values: dict[str, Any]) -> str:
 
 
 def _model_name(container: Container) -> str | None:
-    for bundle in shipped_bundles():
-        if bundle.fingerprint == container.fingerprint.hex():
-            return bundle.name
-    return None
+    bundle = bundle_with(container.fingerprint.hex())
+    return None if bundle is None else bundle.name

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 
 from bkcodec.errors import UsageError
 
-MAX_LEVEL = 200
+MAX_QUALITY, MAX_LEVEL = 100, 200
 LEVELS = MAX_LEVEL + 1  # of a bundle
 DEFAULT_QUALITY = 50.0
-MAX_STEPS, MAX_EFFORT, MAX_SEED = 50, 2, 2**31 - 1
+MAX_STEPS, MAX_EFFORT, MAX_SEED = 50, 9, 2**31 - 1
+TUNES = {"balanced": 0.5, "psnr": 0.0, "ms-ssim": 1.0}  # share of MS-SSIM in what a search weighs
 METADATA = ("icc", "exif", "xmp")
 STRIPPED = (*METADATA, "gps", "thumbnail")  # what can be left out
 SCHEDULERS = ("ddim", "dpm++", "euler", "lcm")
@@ -120,8 +121,11 @@ class EncodeOptions:
             photo that was turned upright never is.
         max_side: pixels; a picture with a longer side is reduced to it first. None = as it is.
         alpha: "keep", "drop", or a colour (Pillow's names and #rrggbb) to composite onto.
-        effort: 1 searches the timestep at which a decoder's U-Net comes closest to the latent, 2
-            also the seed for several steps; the file tells the decoder. 0 searches nothing.
+        effort: 1..9 search for a better file, ever longer, with gradients (needs PyTorch). With a
+            bundle whose networks are not integers, 1 searches the timestep at which a decoder's
+            U-Net comes closest to the latent, 2 and more also the seed for several steps; the file
+            tells the decoder. 0 searches nothing.
+        tune: what the search weighs: psnr, ms-ssim, or both (balanced).
         timeout: seconds after which the searches of targets and efforts end with the best so far.
         backbone: where pretrained parts come from, for bundles that need some.
     """
@@ -137,6 +141,7 @@ class EncodeOptions:
     max_side: int | None = None
     alpha: str = "keep"
     effort: int = 0
+    tune: str = "balanced"
     timeout: float | None = None
     backbone: Backbone = NO_BACKBONE
 
@@ -144,6 +149,7 @@ class EncodeOptions:
         at_most_one(quality=self.quality, target_bpp=self.target_bpp, target_size=self.target_size)
         in_range("quality", self.quality, 0, 100)
         in_range("effort", self.effort, 0, MAX_EFFORT)
+        one_of("tune", self.tune, tuple(TUNES))
         in_range("tile", self.tile, 0, float("inf"))
         one_of("device", self.device, DEVICES)
         for name, target in (("target_bpp", self.target_bpp), ("target_size", self.target_size)):

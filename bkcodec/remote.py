@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from urllib.parse import unquote
 
 from bkcodec.errors import BkcError, InputError, UnsupportedError, extra, first_line
@@ -79,11 +79,15 @@ class Url:
         """Another file of the same folder."""
         return Url(f"{self.text.rpartition('/')[0]}/{name}")
 
+    def with_suffix(self, suffix: str) -> Url:
+        """The same name with another extension."""
+        return self.with_name(str(Path(self.name).with_suffix(suffix)))
+
     @contextmanager
     def open(self, mode: str = "rb") -> Iterator[BinaryIO]:
         """A file object to read from."""
         with _store(self.text) as (store, path), store.open(path, mode) as file:
-            yield file
+            yield cast(BinaryIO, io.BufferedReader(file))
 
     def exists(self) -> bool:
         """Whether there is such an object or folder (BkcError: the store does not say)."""
@@ -108,6 +112,11 @@ class Url:
             content = buffer.getvalue()
         with _store(self.text) as (store, path):
             store.pipe_file(path, content)
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Remove the object (BkcError: the store does not)."""
+        if not missing_ok or self.exists():
+            self._ask("rm_file")
 
     def _ask(self, question: str) -> Any:
         try:

@@ -20,6 +20,8 @@ COUNTS = {
     "replaced_input": 2,
     "parallel": 1,
     "batch": 100,
+    "kill_shards": 2,
+    "shards": 100,
     "full_disk": 1,
     "read_only": 1,
 }

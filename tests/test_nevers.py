@@ -33,6 +33,7 @@ NEVERS = {
     "train": {"bkcodec.commands"},
     "bench": {"bkcodec.commands"},
     "pages": {"bkcodec.container", "bkcodec.commands", "torch"},
+    "shards": {"bkcodec.container", "bkcodec.codec", "bkcodec.commands", "torch", "numpy", "PIL"},
     "container.py": {"torch"},
     "bundle.py": {"torch"},
     "inspection.py": {"torch"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from bkcodec.errors import BkcError, InputError, UnsupportedError
 from bkcodec.files import read_whole, write_whole
+from bkcodec.integrations.tars import samples
 from bkcodec.remote import Url, is_url, located, without_file
 
 fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
@@ -168,3 +170,19 @@ def test_view_takes_urls(run: Callable[..., int], store: object, here: Path) -> 
     assert run("view", "memory://photos/one.bkc") == 0
     assert "/photos/one.html" in stored(store)
     assert run("view", "memory://photos/one.bkc") == 3
+
+
+def test_tar_shards_in_stores(run: Callable[..., int], store: object, here: Path) -> None:
+    with tarfile.open("shard-0.tar", "w") as tar:
+        tar.add("one.png")
+        tar.add("two.png")
+    store.pipe_file("/in/shard-0.tar", Path("shard-0.tar").read_bytes())  # type: ignore[attr-defined]
+    assert run("encode", "memory://in/shard-{0..0}.tar", "-o", "memory://out/", "-q", 5) == 0
+    assert run("encode", "shard-0.tar", "-o", "out/", "-q", 5) == 0
+    written = read_whole(Url("memory://out/shard-0.tar"), 10**6)
+    assert written == Path("out/shard-0.tar").read_bytes()
+    assert [s["__key__"] for s in samples(Url("memory://out/shard-0.tar"))] == ["one", "two"]
+    Path("broken.tar").write_bytes(b"x" * 2000)
+    assert run("encode", "--tar", "memory://in/", "-o", "memory://other/", "-q", 5) == 0
+    assert run("encode", "broken.tar", "-o", "memory://other/") != 0
+    assert "/other/broken.tar" not in stored(store)

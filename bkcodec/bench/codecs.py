@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bkcodec.errors import UnsupportedError, UsageError
+from bkcodec.errors import UnsupportedError, UsageError, extra
 from bkcodec.files import printable
 
 DEFAULT_QUALITIES = (5.0, 20.0, 35.0, 50.0, 70.0, 90.0)
@@ -192,11 +192,9 @@ def _missing(name: str) -> str | None:
 
 def zoo_peer(name: str, device: str) -> Candidate:
     """A model of CompressAI's zoo at all qualities whose weights are in PyTorch's cache."""
-    try:
+    with extra("zoo", f"peer {name}"):
         from compressai.zoo.image import model_urls
         from torch.hub import get_dir
-    except ImportError as error:
-        raise UnsupportedError(f"peer {name} needs CompressAI: pip install compressai") from error
     _, architecture, metric = [*name.split(":"), "mse"][:3]
     urls: dict[int, str] = model_urls.get(architecture, {}).get(metric, {})
     if not urls:

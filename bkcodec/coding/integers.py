@@ -62,7 +62,7 @@ class IntegerEncoder:
 
     def _in_tiles(self, rgb: NDArray[np.uint8], y: Latent | None, z: Latent, side: int) -> None:
         def analyse(runtime: Runtime, place: Slices) -> tuple[Latent, Latent]:
-            return runtime.analyse(_whole_cells(rgb, place))
+            return runtime.analyse(whole_cells(rgb, place))
 
         tiles = list(windows(z.shape[1], z.shape[2], side, self.runtime.reach.analysis))
         for window, (part_y, part_z) in _each(analyse, self.runtime, tiles):
@@ -77,6 +77,12 @@ class IntegerEncoder:
             whole = np.rint(plane.astype(np.float64) / steps[levels])
             out[:] = whole.clip(-SYMBOL_MAX, SYMBOL_MAX)
         return symbols
+
+    def scaled(self, z: Latent, levels: int | Levels) -> Latent:
+        """z [M, h, w] -> symbols float32 [M, h, w] that are not rounded yet."""
+        planes = zip(z, self.runtime.steps.T, strict=True)
+        scaled: Latent = np.stack([p / s[levels] for p, s in planes]).astype(np.float32)
+        return scaled
 
 
 class IntegerCoder:
@@ -259,7 +265,7 @@ def _at(levels: int | Levels, place: Slices) -> int | Levels:
     return levels if isinstance(levels, int) else levels[place]
 
 
-def _whole_cells(rgb: NDArray[np.uint8], place: Slices) -> NDArray[np.uint8]:
+def whole_cells(rgb: NDArray[np.uint8], place: Slices) -> NDArray[np.uint8]:
     """The pixels of some cells; at the edges of the picture the last ones are repeated."""
     pixels = rgb[scaled(place, STRIDE)]
     edges = [(0, -n % STRIDE) for n in pixels.shape[:2]]
@@ -270,7 +276,7 @@ def _in_bands(stream: Stream, rgb: NDArray[np.uint8], y: Latent | None, z: Laten
     """Fill z and y from top to bottom."""
 
     def feed(place: Slices) -> dict[str, NDArray[np.uint8]]:
-        return {"pixels": _whole_cells(rgb, place).transpose(2, 0, 1)}
+        return {"pixels": whole_cells(rgb, place).transpose(2, 0, 1)}
 
     ends = [0, 0]
     for parts in in_bands(stream, feed, z.shape[1:]):

@@ -36,12 +36,21 @@ Work = Callable[[Job], "Report"]
 
 @dataclass(slots=True)
 class Report:
-    """What became of one file."""
+    """What became of one file.
+
+    Attributes:
+        job: what was to be done.
+        values: what there is to report.
+        error: why it failed.
+        skipped: whether its output was there already.
+        problems: what failed inside of a file that is done otherwise, a line each.
+    """
 
     job: Job
     values: dict[str, Any] = field(default_factory=dict)
     error: BaseException | None = None
     skipped: bool = False
+    problems: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
@@ -58,6 +67,8 @@ class Report:
         if self.skipped:
             return f"{head}   exists, skipped"
         v = self.values
+        if "members" in v:
+            return "   ".join([head, *_member_parts(v), f"{v['seconds']:.1f} s"])
         parts = [head, f"{v['width']}x{v['height']}"]
         if "bytes" in v:
             parts += [f"{spaced(v['bytes'])} B", f"{v['bpp']:.4f} bpp"]
@@ -70,6 +81,13 @@ class Report:
         if "seconds" in v:
             parts += [f"{v['seconds']:.2f} s", f"{v['device']}"]
         return "   ".join(parts + [f"({printable(note)})" for note in v.get("notes", ())])
+
+
+def _member_parts(v: dict[str, Any]) -> list[str]:
+    """What a shard's line says of its members and bytes."""
+    parts = [f"{spaced(v['members'])} members", f"{spaced(v['converted'])} converted"]
+    parts += [f"{spaced(v['failed'])} failed"] if v["failed"] else []
+    return [*parts, f"{spaced(v['bytes_before'])} B -> {spaced(v['bytes_after'])} B"]
 
 
 def spaced(number: int) -> str:
@@ -191,6 +209,8 @@ def _show(report: Report, shared: Shared, console: Console) -> None:
         print_error(report, shared.verbose)
     elif not shared.as_json and not shared.quiet:
         console.print(report.line())
+    for problem in report.problems:
+        click.echo(f"bkcodec: error: {printable(problem)}", err=True)
 
 
 def _summarise(
@@ -205,6 +225,8 @@ def _summarise(
     before = sum(r.values.get("bytes_before", 0) for r in done)
     after = sum(r.values.get("bytes_after", 0) for r in done)
     failed = sum(r.error is not None for r in reports)
+    shards = [r.values for r in done if "members" in r.values]
+    members = {k: sum(v[k] for v in shards) for k in ("members", "converted", "failed") if shards}
     skipped = sum(r.skipped for r in reports)
     if shared.as_json:
         row: dict[str, Any] = {
@@ -214,16 +236,22 @@ def _summarise(
             "skipped": skipped,
         }
         row |= {"left_out": dict(left_out), "bytes_before": before, "bytes_after": after}
+        row |= {"of_members": members} if members else {}
         click.echo(json.dumps({"summary": row | {"seconds": round(seconds, 3)}}))
     if left_out:
         kinds = ", ".join(f"{n} {printable(kind)}" for kind, n in sorted(left_out.items()))
-        console.print(f"left out, of a kind that cannot be read here: {kinds}")
+        hint = "; --tar reads tar shards" if {".tar", ".tgz"} & left_out.keys() else ""
+        console.print(f"left out, of a kind that cannot be read here: {kinds}{hint}")
     if shared.quiet or shared.as_json:
         return
     parts = [f"{len(done)} of {len(reports)} files"]
     if before and after:
         low, high = sorted((before, after))
         parts += [f"{spaced(before)} B -> {spaced(after)} B ({high / low:.1f}:1)"]
+    if members:
+        parts += [
+            "{converted:,} of {members:,} members converted ({failed:,} failed)".format(**members)
+        ]
     parts += [f"{skipped} skipped"] if skipped else []
     parts += [f"{failed} failed"] if failed else []
     console.print("   ".join([*parts, f"{seconds:.1f} s"]))
@@ -243,10 +271,12 @@ def print_error(report: Report, verbose: bool) -> None:
 
 
 def exit_for(reports: list[Report]) -> None:
-    """Raise SystemExit where a report has an error."""
+    """Raise SystemExit where a report has an error or problems."""
     errors = [report.error for report in reports if report.error is not None]
     if errors:
         raise SystemExit(exit_code(errors[0]) if len(reports) == 1 else 1)
+    if any(report.problems for report in reports):
+        raise SystemExit(1)
 
 
 def is_in_the_way(job: Job, shared: Shared) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import CompletionItem
 
-from bkcodec.bundle import shipped_bundles
+from bkcodec.bundle import installed_bundles, shipped_bundles
 from bkcodec.errors import UnsupportedError
 
 
@@ -18,9 +18,9 @@ def files(context: click.Context, parameter: click.Parameter, start: str) -> lis
 
 
 def bundles(context: click.Context, parameter: click.Parameter, start: str) -> list[CompletionItem]:
-    """The shipped bundles by name, and files; the ``shell_complete`` of --model."""
+    """The bundles at hand by name, and files; the ``shell_complete`` of --model."""
     try:
-        names = [bundle.name for bundle in shipped_bundles()]
+        names = [bundle.name for bundle in (*shipped_bundles(), *installed_bundles())]
     except UnsupportedError:  # an installation without weights: its commands say so
         names = []
     items = [CompletionItem(name) for name in names if name.startswith(start)]

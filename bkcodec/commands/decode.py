@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import time
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -14,7 +16,8 @@ from bkcodec.commands.batch import Report, Work, run_batch, write_output
 from bkcodec.commands.help import BACKBONE, MACHINE, MANY, OUTPUT, Group, GroupedCommand
 from bkcodec.commands.paths import EXTENSION, Job, Naming, is_directory, plan
 from bkcodec.commands.shared import Shared, shared_options
-from bkcodec.container import container_from_bytes, read_path
+from bkcodec.commands.tar import SHARDS, Change, Shards, run_shards, shard_options
+from bkcodec.container import Container, container_from_bytes, read_path
 from bkcodec.errors import UsageError
 from bkcodec.files import STREAM, printable
 from bkcodec.options import (
@@ -26,6 +29,10 @@ from bkcodec.options import (
     level_to_quality,
 )
 from bkcodec.remote import Url
+from bkcodec.shards.names import renaming
+
+if TYPE_CHECKING:
+    from bkcodec.codec import Codec
 
 FORMATS = ("png", "jpg", "jpeg", "webp", "ppm", "tiff", "tif")
 SAME = {"jpeg": "jpg", "tif": "tiff"}
@@ -53,6 +60,7 @@ class _Decode(GroupedCommand):
             ("steps", "scheduler", "realism", "seed"),
         ),
         replace(MANY, example="small/ -r -o photos/ -j 0"),
+        replace(SHARDS, example="'shard-{000..099}.tar' -o large/ --format jpg"),
         replace(MACHINE, example="photo.bkc --max-pixels 0"),
         replace(BACKBONE, example="photo.bkc --bk-sdm DIR"),
         replace(OUTPUT, example="small/ --json"),
@@ -116,6 +124,7 @@ class _Decode(GroupedCommand):
     shell_complete=completion.bundles,
     help="The bundle's file, where the one that a .bkc file needs is not installed.",
 )
+@shard_options
 @shared_options
 def decode(
     inputs: tuple[str, ...],
@@ -128,15 +137,19 @@ def decode(
     jpeg_quality: int | None,
     alpha: str,
     model: str | None,
+    shards: Shards,
     shared: Shared,
 ) -> None:
-    """Decode .bkc files into pictures.
+    """Decode .bkc files, also those in tar shards, into pictures.
 
     INPUT is a file, a directory, or - for standard input; several may be given.
     """
     if steps == 1 and (scheduler is not None or seed is not None):
         raise UsageError("--scheduler and --seed need --steps 2 or more")
-    extension = output_format(SAME.get(format_ or "", format_), shared.output, inputs)
+    in_shards = shards.are_meant(inputs, shared, frozenset({EXTENSION}))
+    extension = SAME.get(format_ or "", format_) or "png"
+    if not in_shards:
+        extension = output_format(format_ and extension, shared.output, inputs)
     for option, value, kind in (
         ("--png-effort", png_effort, "png"),
         ("--jpeg-quality", jpeg_quality, "jpg"),
@@ -144,9 +157,6 @@ def decode(
         if value is not None and extension != kind:
             raise UsageError(f"{option} does not apply to {extension} files")
     check_alpha(alpha)
-    naming = Naming(shared.output, f".{extension}", shared.keep_extension)
-    jobs = plan(inputs, naming, frozenset({EXTENSION}), shared.recursive)
-    shared.check(inputs, jobs)
     options = DecodeOptions(
         steps=steps,
         scheduler=scheduler or "ddim",
@@ -158,33 +168,64 @@ def decode(
         backbone=shared.backbone,
         model_path=model,
     )
-    style = (png_effort, jpeg_quality, alpha)
-    run_batch(jobs, lambda: _work(options, shared, extension, *style), shared, "Decoding")
+    style = Style(extension, png_effort, jpeg_quality, alpha)
+    if in_shards:
+        renamed = renaming((EXTENSION[1:],), extension, shared.keep_extension)
+        run_shards(inputs, shards, shared, renamed, lambda: _change(options, style), "Decoding")
+        return
+    naming = Naming(shared.output, f".{extension}", shared.keep_extension)
+    jobs = plan(inputs, naming, frozenset({EXTENSION}), shared.recursive)
+    shared.check(inputs, jobs)
+    run_batch(jobs, lambda: _work(options, style, shared), shared, "Decoding")
 
 
-def _work(
-    options: DecodeOptions,
-    shared: Shared,
-    extension: str,
-    png_effort: int | None,
-    jpeg_quality: int | None,
-    alpha: str,
-) -> Work:
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How pictures are written."""
+
+    extension: str
+    png_effort: int | None
+    jpeg_quality: int | None
+    alpha: str
+
+    def writer(
+        self, codec: Codec, container: Container, options: DecodeOptions
+    ) -> tuple[Callable[[BinaryIO], None], list[str]]:
+        """What writes a picture into an open file, and notes of what is lost in it."""
+        from bkcodec.image.picture import flattened
+        from bkcodec.image.writing import JPEG_QUALITY, PNG_EFFORT, WHOLE, save_rows, writable
+
+        rows = codec.decode_rows(container, options, whole=self.extension in WHOLE)
+        rows, notes = writable(flattened(rows, self.alpha), self.extension)
+        efforts = self.png_effort or PNG_EFFORT, self.jpeg_quality or JPEG_QUALITY
+        return lambda file: save_rows(rows, file, self.extension, *efforts), notes
+
+
+def _change(options: DecodeOptions, style: Style) -> Change:
+    """Decodes one .bkc file of a tar shard after the other."""
+    from bkcodec.codec import codec_for
+
+    def change(data: bytes) -> bytes:
+        container = container_from_bytes(data, options.limits)
+        write, _ = style.writer(codec_for(container, options), container, options)
+        file = io.BytesIO()
+        write(file)
+        return file.getvalue()
+
+    return change
+
+
+def _work(options: DecodeOptions, style: Style, shared: Shared) -> Work:
     """Decodes one file after the other."""
     from bkcodec.codec import codec_for
-    from bkcodec.image.picture import flattened
-    from bkcodec.image.writing import JPEG_QUALITY, PNG_EFFORT, WHOLE, save_rows, writable
-
-    style = png_effort or PNG_EFFORT, jpeg_quality or JPEG_QUALITY
 
     def work(job: Job) -> Report:
         data = read_path(job.source, options.limits)
         container = container_from_bytes(data, options.limits)
         codec = codec_for(container, options)
         started = time.perf_counter()
-        rows = codec.decode_rows(container, options, whole=extension in WHOLE)
-        rows, notes = writable(flattened(rows, alpha), extension)
-        write_output(job, lambda file: save_rows(rows, file, extension, *style), shared)
+        write, notes = style.writer(codec, container, options)
+        write_output(job, write, shared)
         values = {
             "width": container.width,
             "height": container.height,

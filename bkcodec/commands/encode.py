@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,17 +16,21 @@ from bkcodec.commands.batch import Report, run_batch, write_output
 from bkcodec.commands.help import BACKBONE, MACHINE, MANY, OUTPUT, Group, GroupedCommand
 from bkcodec.commands.paths import EXTENSION, Job, Naming, Plan, plan
 from bkcodec.commands.shared import Shared, shared_options
+from bkcodec.commands.sources import Source, read_source, source_from_bytes
+from bkcodec.commands.tar import SHARDS, Shards, run_shards, shard_options
 from bkcodec.commands.values import byte_size, strip
-from bkcodec.container import MAGIC, container_from_bytes, extra_bytes, read_path
-from bkcodec.errors import BkcError, InputError, UsageError
-from bkcodec.files import IMAGE_SUFFIXES, printable, read_whole
-from bkcodec.options import MAX_EFFORT, EncodeOptions, Limits, level_to_quality
+from bkcodec.container import container_from_bytes, extra_bytes, read_path
+from bkcodec.errors import BkcError, UsageError
+from bkcodec.files import IMAGE_SUFFIXES, printable
+from bkcodec.options import MAX_EFFORT, TUNES, EncodeOptions, Limits, level_to_quality
 from bkcodec.remote import Url
+from bkcodec.shards.names import renaming
 
 if TYPE_CHECKING:
     from bkcodec.codec import Codec, Encoded
     from bkcodec.image.picture import Picture
 
+IN_SHARDS = ("jpg", "jpeg", "png", "webp")  # members that are encoded
 NOTABLE = 10  # metadata that is more than one byte of so many is mentioned
 
 
@@ -35,7 +39,16 @@ class _Encode(GroupedCommand):
         Group(
             "How good, how large",
             "photo.jpg --target-size 20k",
-            ("quality", "target_bpp", "target_size", "effort", "timeout", "max_side", "measure"),
+            (
+                "quality",
+                "target_bpp",
+                "target_size",
+                "effort",
+                "tune",
+                "timeout",
+                "max_side",
+                "measure",
+            ),
         ),
         Group(
             "What goes along",
@@ -43,6 +56,7 @@ class _Encode(GroupedCommand):
             ("strip", "keep_thumbnail", "alpha", "accept_damaged"),
         ),
         MANY,
+        SHARDS,
         Group("Care", "photo.jpg --verify", ("verify", "dry_run")),
         MACHINE,
         BACKBONE,
@@ -98,8 +112,13 @@ class _Encode(GroupedCommand):
     type=click.IntRange(0, MAX_EFFORT),
     default=0,
     show_default=True,
-    help="Search for what the decoder's U-Net should start from: 1 for the timestep, 2 for the "
-    "seed of several steps too.",
+    help="Search for a smaller and better file: 1 a little, 9 for minutes. Needs PyTorch. With "
+    "bk-sdm: 1 for the timestep that denoising starts from, 2 for the seed too.",
+)
+@click.option(
+    "--tune",
+    type=click.Choice(tuple(TUNES)),
+    help="What the search weighs.  [default: balanced]",
 )
 @click.option(
     "--timeout",
@@ -120,6 +139,7 @@ class _Encode(GroupedCommand):
 @click.option(
     "--verify", is_flag=True, help="Read back each file that was written and compare its symbols."
 )
+@shard_options
 @shared_options
 def encode(
     inputs: tuple[str, ...],
@@ -132,14 +152,16 @@ def encode(
     max_side: int | None,
     alpha: str,
     effort: int,
+    tune: str | None,
     timeout: float | None,
     accept_damaged: bool,
     measure: bool,
     dry_run: bool,
     verify: bool,
+    shards: Shards,
     shared: Shared,
 ) -> None:
-    """Encode photos into .bkc files.
+    """Encode photos, also those in tar shards, into .bkc files.
 
     INPUT is a file, a directory, or - for standard input; several may be given.
     """
@@ -155,19 +177,35 @@ def encode(
         max_side=max_side,
         alpha=alpha,
         effort=effort,
+        tune=tune or "balanced",
         timeout=timeout,
         backbone=shared.backbone,
     )
     if timeout is not None and not (effort or options.has_target):
         raise UsageError("--timeout needs a search: --target-bpp, --target-size or --effort")
+    if tune is not None and not effort:
+        raise UsageError("--tune matters to a search: --effort 1 to 9")
     if shared.unet != "auto" and not effort:
         raise UsageError("--unet matters to encoding with --effort only")
+    _run(inputs, options, shards, shared, Extras(accept_damaged, measure, dry_run, verify))
+
+
+def _run(
+    inputs: tuple[str, ...], options: EncodeOptions, shards: Shards, shared: Shared, extras: Extras
+) -> None:
+    """Encode files, or what is in tar shards."""
+    writes = not extras.dry_run
+    load = partial(_Work, options, shared, extras)
+    if shards.are_meant(inputs, shared, IMAGE_SUFFIXES):
+        extras.check_for_shards(shared)
+        renamed = renaming(IN_SHARDS, EXTENSION[1:], shared.keep_extension)
+        run_shards(inputs, shards, shared, renamed, lambda: load().change, "Encoding", writes)
+        return
     naming = Naming(shared.output, EXTENSION, shared.keep_extension)
     jobs = plan(inputs, naming, IMAGE_SUFFIXES, shared.recursive)
     shared.check(inputs, jobs)
-    extras = Extras(accept_damaged, measure, dry_run, verify)
     extras.check(jobs, shared)
-    run_batch(jobs, lambda: _Work(options, shared, extras), shared, "Encoding", not dry_run)
+    run_batch(jobs, load, shared, "Encoding", writes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +216,14 @@ class Extras:
     measure: bool
     dry_run: bool
     verify: bool
+
+    def check_for_shards(self, shared: Shared) -> None:
+        """Refuse what does not apply to tar shards (UsageError)."""
+        flags = {"--measure": self.measure, "--verify": self.verify}
+        flags["--keep-mtime with --dry-run"] = self.dry_run and shared.keep_mtime
+        for flag, is_set in flags.items():
+            if is_set:
+                raise UsageError(f"{flag} does not apply to tar shards")
 
     def check(self, plan: Plan, shared: Shared) -> None:
         """Refuse what does not apply (UsageError)."""
@@ -206,12 +252,9 @@ class _Work:
 
     def __call__(self, job: Job) -> Report:
         codec, started = self.codec, time.perf_counter()
-        source = read_source(job, codec, self.options, self.shared.limits, self.extras)
-        options = self.options
-        if options.timeout is not None:  # reading counts
-            left = options.timeout - (time.perf_counter() - started)
-            options = replace(options, timeout=max(0.0, left))
-        encoded = codec.encode_picture(source.picture, options)
+        damaged, limits = self.extras.accept_damaged, self.shared.limits
+        source = read_source(job, codec, self.options, limits, damaged)
+        encoded = codec.encode_picture(source.picture, self._options_left(started))
         seconds = time.perf_counter() - started
         report = Report(job, _values(encoded, source, seconds, codec))
         if self.extras.measure:
@@ -223,37 +266,19 @@ class _Work:
             report.values["verified"] = True
         return report
 
+    def change(self, data: bytes) -> bytes:
+        """A picture in a tar shard -> the .bkc file that it becomes."""
+        started = time.perf_counter()
+        damaged, limits = self.extras.accept_damaged, self.shared.limits
+        source = source_from_bytes(data, self.codec, self.options, limits, damaged)
+        return self.codec.encode_picture(source.picture, self._options_left(started)).data
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """An input file: its picture, its size in bytes, its frames."""
-
-    picture: Picture
-    n_bytes: int
-    n_frames: int
-
-
-def read_source(
-    job: Job, codec: Codec, options: EncodeOptions, limits: Limits, extras: Extras
-) -> Source:
-    """The picture of an input file.
-
-    What cannot be encoded is refused before its pixels are decoded.
-    """
-    from bkcodec.codec import READ
-    from bkcodec.image.opening import n_frames, open_header
-    from bkcodec.image.reading import picture_from_image
-    from bkcodec.tiling import check_pixels
-
-    data = read_whole(job.source, limits.max_file_bytes)
-    if data.startswith(MAGIC):
-        raise InputError(f"{printable(job.name)} is a .bkc file; use decode")
-    file = io.BytesIO(data)
-    image = open_header(file, limits)
-    check_pixels(*image.size, codec.coder.stride, limits)  # as a reader will
-    codec.check_memory(*image.size, options.tile, beside=READ)
-    count = n_frames(io.BytesIO(data), image)
-    return Source(picture_from_image(image, extras.accept_damaged), len(data), count)
+    def _options_left(self, started: float) -> EncodeOptions:
+        """The options with what is left of --timeout: reading counts."""
+        if self.options.timeout is None:
+            return self.options
+        left = self.options.timeout - (time.perf_counter() - started)
+        return replace(self.options, timeout=max(0.0, left))
 
 
 def measured(

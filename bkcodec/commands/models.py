@@ -1,4 +1,4 @@
-"""``bkcodec models``: the bundles at hand, and the backbones that the user keeps."""
+"""``bkcodec models``: the bundles at hand, those to install, and backbones that the user keeps."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from bkcodec import backbones
-from bkcodec.bundle import shipped_bundles
+from bkcodec import backbones, installed
+from bkcodec.bundle import installed_bundles, shipped_bundles
+from bkcodec.errors import InputError, UsageError
 from bkcodec.files import printable
 
 BK_SDM_LICENCE = "CreativeML OpenRAIL-M"
@@ -27,7 +28,7 @@ def models(context: click.Context, as_json: bool) -> None:
         if as_json:
             raise click.UsageError("--json lists; it does not apply to add or remove")
         return
-    for b in shipped_bundles():
+    for b in (*shipped_bundles(), *installed_bundles()):
         n_bytes = b.path.stat().st_size if b.path.is_file() else None
         row = {
             "name": b.name,
@@ -38,7 +39,7 @@ def models(context: click.Context, as_json: bool) -> None:
             "bytes": n_bytes,
         }
         size = "missing!" if n_bytes is None else f"{n_bytes / 1e6:.1f} MB"
-        line = f"{b.name:<10} {b.fingerprint}   {size:>8}   {b.licence}   {b.origin}"
+        line = f"{b.name:<10} {b.fingerprint}   {size:>8}   {printable(b.licence)}   {b.origin}"
         click.echo(json.dumps(row) if as_json else line)
     for e in backbones.registered():
         entry = {"name": e.name, "backbone": True, "path": str(e.path), "files": e.files}
@@ -49,20 +50,38 @@ def models(context: click.Context, as_json: bool) -> None:
 
 
 @models.command()
-@click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="The name that --bk-sdm and --vae will know it by.")
-def add(directory: Path, name: str) -> None:
-    """Record a directory of pretrained networks with the SHA-256 of each of its files.
+@click.argument("source", metavar="BUNDLE|DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--name",
+    help="The name that --model knows the bundle by, by default its own, or --bk-sdm and --vae the "
+    "directory.",
+)
+def add(source: Path, name: str | None) -> None:
+    """Install a bundle, or record a directory of pretrained networks.
 
-    A file that was changed since is refused when the name is used.
+    A bundle is copied; files that were made with it are then decoded without any option. Of a
+    directory the SHA-256 of each file is recorded, and the files stay where they are. What was
+    changed since is refused when it is used.
     """
-    entry = backbones.add(directory, name)
-    for file, digest in entry.files.items():
+    if not source.is_dir():
+        if not source.exists():
+            raise InputError(f"{printable(source)}: no such file or directory")
+        bundle = installed.install(source, name)
+        click.echo(f"{bundle.sha256}  {bundle.path}")
+        return
+    if name is None:
+        raise UsageError("--name is needed for a directory")
+    if name in {b.name for b in installed_bundles()}:
+        raise InputError(f"the name {name} is that of a bundle; models remove frees it")
+    for file, digest in backbones.add(source, name).files.items():
         click.echo(f"{digest}  {file}")
 
 
 @models.command()
 @click.argument("name")
 def remove(name: str) -> None:
-    """Forget a recorded backbone; its files stay where they are."""
-    backbones.remove(name)
+    """Take out an installed bundle, or forget a recorded backbone, whose files stay."""
+    if name in {b.name for b in shipped_bundles()}:
+        raise UsageError(f"{name} comes with bkcodec and stays")
+    if not installed.uninstall(name):
+        backbones.remove(name)

@@ -13,6 +13,7 @@ from bkcodec.files import STREAM, printable
 from bkcodec.remote import Url, is_url, located
 
 EXTENSION = ".bkc"
+ERRORS = ".errors.json"  # what lists the failures in a tar shard ends so
 _MACOS = ("._", ".DS_Store")  # how its files that belong to others begin
 _MACOS_FOLDER = "__MACOSX"
 _PARTIAL = (".crdownload", ".part", ".tmp")  # not there yet, or ours
@@ -160,7 +161,7 @@ def _in_directory(
         folders[:] = [] if not recursive else sorted(f for f in folders if f != _MACOS_FOLDER)
         for name in sorted(names):
             suffix = Path(name).suffix.lower()
-            if name.startswith(_MACOS):
+            if name.startswith(_MACOS) or name.endswith(ERRORS):
                 continue
             if suffix in suffixes:
                 files.append(Path(place) / name)

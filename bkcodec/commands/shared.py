@@ -104,7 +104,8 @@ _OPTIONS = (
         type=click.IntRange(0),
         default=1,
         show_default=True,
-        help="Files to work on at the same time, at most one per core; 0 = one per core.",
+        help="Files, or members of a tar shard, to work on at the same time, at most one per core; "
+        "0 = one per core.",
     ),
     click.option(
         "--device",

@@ -2,65 +2,24 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bkcodec.commands.train_request import (
-    Request,
-    check,
-    fresh_sizes,
-    grown_sizes,
-    train_options,
-)
+from bkcodec.commands.train_names import TrainCommand, read_config
+from bkcodec.commands.train_request import Request, check
+from bkcodec.commands.train_resume import resumed
+from bkcodec.commands.train_talk import talk, what_comes_next
+from bkcodec.commands.train_work import carry_out
 from bkcodec.commands.values import pair, positive_range, weighted_folder
-from bkcodec.errors import InputError, UsageError, extra
 from bkcodec.options import DEVICES, MAX_SEED
 from bkcodec.train.phases import PHASES
 
 FOLDER = click.Path(path_type=Path)
 
 
-def read_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
-    """Take option values from a TOML file; those on the command line win."""
-    if path is None:
-        return
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise click.BadParameter(f"{path}: {error}") from error
-    names = {p.name: p for p in context.command.params}
-    by_flag = {
-        flag.lstrip("-").replace("-", "_"): name for name, p in names.items() for flag in p.opts
-    }
-    unknown = [key for key in content if key.replace("-", "_") not in by_flag]
-    if unknown:
-        raise click.BadParameter(f"{path}: unknown option {', '.join(unknown)}")
-    values: dict[str, Any] = {}
-    for key, value in content.items():
-        name = by_flag[key.replace("-", "_")]
-        is_multiple = bool(getattr(names[name], "multiple", False))
-        if isinstance(value, bool):
-            values[name] = value
-        elif isinstance(value, list) and not is_multiple:  # a pair
-            values[name] = ",".join(map(str, value))
-        elif isinstance(value, dict):
-            raise click.BadParameter(f"{path}: {key} is a table")
-        elif is_multiple:
-            values[name] = value if isinstance(value, list) else [value]
-        else:
-            values[name] = str(value)
-    context.default_map = values
-
-
-@click.command(context_settings={"max_content_width": 100})
+@click.command(cls=TrainCommand, context_settings={"max_content_width": 100})
 @click.option(
     "--data",
     type=weighted_folder,
@@ -107,7 +66,9 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
 )
 @click.option("--max-steps", type=click.IntRange(1), help="Length of the run in steps.")
 @click.option(
-    "--max-minutes", type=click.FloatRange(0, min_open=True), help="Length of the run in minutes."
+    "--max-minutes",
+    type=click.FloatRange(0, min_open=True),
+    help="Length of the run in minutes, from its beginning to its last file.",
 )
 @click.option(
     "--batch-size",
@@ -207,9 +168,7 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
 @click.option(
     "--hidden",
     type=click.IntRange(8, 64),
-    default=48,
-    show_default=True,
-    help="Width of the context prior's networks.",
+    help="Width of the context prior's networks.  [default: 48, or that of --init-from]",
 )
 @click.option(
     "--context-phases",
@@ -312,7 +271,12 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     metavar="BUNDLE|RUN",
     help="Start from the networks of a bundle or of another run.",
 )
-@click.option("--resume", is_flag=True, help="Go on with the run in the output folder.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the run in the output folder, with its options; only its length and the "
+    "times of its checkpoints may be changed.",
+)
 @click.option(
     "--dry-run", is_flag=True, help="Check everything and take three steps, but write nothing."
 )
@@ -340,44 +304,8 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
 def train(context: click.Context, /, **given: Any) -> None:
     """Train a bundle, or export one from a finished run (needs bkcodec[train])."""
     request = Request(**given)
+    if request.resume and request.run is None:
+        request = resumed(context, request)
     check(context, request)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    with extra("train", "training"):
-        from bkcodec.train import export, run, start
-    folders = [folder for folder, _ in request.data]
-    for folder in folders if request.val is None else [*folders, request.val]:
-        if not folder.is_dir():
-            raise InputError(f"{folder}: not a folder")
-    if request.run is not None:
-        note = request.data_note.read_text("utf-8") if request.data_note else None
-        parts = export.parts_of(request.run, request.bk_sdm, request.vae)
-        export.export_run(
-            request.run, request.data, request.output, request.name, note, request.prior, parts
-        )
-        return
-    config, init, origin = fresh_sizes(request), None, {}
-    if request.init_from is not None:
-        init = start.load_init(request.init_from)
-        start.check_start(init, request.phase)
-        config, origin = init.config, {"init_from": init.record}
-    parts = start.load_parts(config, request.bk_sdm, request.vae, request.pretrained_unet)
-    phase = PHASES[request.phase]
-    if config.space == "sd" and not phase.in_sd_space:
-        raise UsageError(f"--phase {phase.name} is not for pretrained latents")
-    options = train_options(request, config, 2 if init is None else init.context_phases)
-    if phase.trains_all:
-        config = grown_sizes(config, request, init is not None)
-    assert request.val is not None  # as was checked
-    where = (options, config, request.data, request.val, request.output)
-    if request.dry_run:
-        run.rehearse(*where, device=request.device, init=init, parts=parts)
-        return
-    record: dict[str, Any] = {
-        "data": [f"{folder.name}={weight:g}" for folder, weight in request.data],
-        "val": request.val.name,
-        "command": "bkcodec " + " ".join(sys.argv[1:]),
-        **origin,
-    }
-    if parts.backbone is not None:
-        record["unet"] = parts.backbone.mark()
-    run.start(*where, record, resume=request.resume, device=request.device, init=init, parts=parts)
+    with talk() as clock, what_comes_next(request):
+        carry_out(request, clock)

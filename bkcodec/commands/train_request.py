@@ -14,6 +14,7 @@ from bkcodec.train.phases import PHASES
 if TYPE_CHECKING:
     from bkcodec.models.config import ModelConfig
     from bkcodec.train.options import TrainOptions
+    from bkcodec.train.prior.network import ContextConfig
 
 LAMBDA = {"own": (1.5e-4, 0.1), "sd": (0.035, 2.0)}  # trade-offs at quality 0 and 100
 SIZES = ("N", "M", "schedule")  # of the networks; --init-from settles them
@@ -50,7 +51,7 @@ class Request:
     encoder_depths: tuple[int, int] | None
     decoder_depths: tuple[int, int] | None
     inner: float | None
-    hidden: int
+    hidden: int | None
     context_phases: str | None
     sample_steps: int
     schedule: str
@@ -157,10 +158,18 @@ def grown_sizes(config: ModelConfig, request: Request, has_start: bool) -> Model
     return replace(config, **sizes)
 
 
-def train_options(request: Request, config: ModelConfig, default_phases: int) -> TrainOptions:
-    """What the run is asked to do, around networks of these sizes."""
-    from bkcodec.train.options import TrainOptions
+def train_options(
+    request: Request, config: ModelConfig, context: ContextConfig | None
+) -> TrainOptions:
+    """What the run is asked to do, around networks of these sizes.
 
+    ``context``: the shape of the prior that it starts from. It stays where the options do not say
+    otherwise: weights of another shape would have to be learned anew.
+    """
+    from bkcodec.train.options import TrainOptions
+    from bkcodec.train.prior.network import ContextConfig, group_sizes
+
+    before = context or ContextConfig()
     in_sd = config.space == "sd"
     low, high = request.lambda_ or LAMBDA[config.space]
     latents = None
@@ -169,6 +178,9 @@ def train_options(request: Request, config: ModelConfig, default_phases: int) ->
     names = {f.name for f in fields(TrainOptions)} & {f.name for f in fields(Request)}
     shared: dict[str, Any] = {name: getattr(request, name) for name in names}
     shared["epochs"] = request.epochs if request.has_length else 100
-    shared["context_phases"] = int(request.context_phases or default_phases)
+    shared["context_phases"] = int(request.context_phases or before.phases[0])
+    shared["hidden"] = request.hidden or before.hidden
+    if context is not None and context.groups != group_sizes(config.M):
+        shared["groups"] = context.groups
     shared["latents"] = latents
     return TrainOptions(lambda_min=low, lambda_max=high, **shared)

@@ -11,6 +11,7 @@ import io
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import IO, BinaryIO
 
 import numpy as np
@@ -150,7 +151,7 @@ def _recognised(fo: BinaryIO, prefix: bytes) -> ImageFile.ImageFile | None:
 def _register(package: str) -> None:
     """Have a package add its formats to Pillow, where it is installed."""
     with contextlib.suppress(ImportError):
-        module = __import__(package)
+        module = import_module(package)
         register = getattr(module, "register_heif_opener", None)  # the other does it by itself
         if register is not None:
             register()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bkcodec.codec import Codec, decode, encode
 from bkcodec.errors import extra
-from bkcodec.integrations.tars import Shard, encode_shard, planned
+from bkcodec.integrations.tars import encode_shard, planned
 from bkcodec.options import DecodeOptions, EncodeOptions
 
 with extra("ray", "bkcodec.integrations.ray"):
@@ -140,7 +140,7 @@ def ray_encode(
         return encode_shard(row["item"], chosen, force).as_dict()
 
     paths = [inputs] if isinstance(inputs, str) else list(inputs)
-    shards: list[Shard] = planned(paths, out, photos_per_shard)
-    dataset = ray.data.from_items(shards, override_num_blocks=len(shards))
+    orders = planned(paths, out, photos_per_shard)
+    dataset = ray.data.from_items(orders, override_num_blocks=len(orders))
     rows = dataset.map(work, num_cpus=num_cpus, num_gpus=num_gpus, **remote).take_all()
     return sorted(rows, key=lambda row: str(row["shard"]))

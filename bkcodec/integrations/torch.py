@@ -121,10 +121,9 @@ class BkcShards(IterableDataset[dict[str, Any]]):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         index, count = _place()
         for shard in self.shards[index::count]:
-            with located(shard).open("rb") as file:
-                for sample in samples(file):
-                    if EXTENSION in sample:
-                        yield sample | {EXTENSION: self.reader(sample[EXTENSION])}
+            for sample in samples(located(shard)):
+                if EXTENSION in sample:
+                    yield sample | {EXTENSION: self.reader(sample[EXTENSION])}
 
 
 def _place() -> tuple[int, int]:

@@ -21,12 +21,26 @@ from bkcodec.models.own.hyperprior import HYPER_DEPTH, Quantiser
 from bkcodec.models.sd.parts import SdUNet, SdVae
 from bkcodec.models.space import SPACES
 from bkcodec.models.windows import by_windows
-from bkcodec.options import LEVELS, position_to_level
+from bkcodec.options import LEVELS, MAX_QUALITY, position_to_level
 from bkcodec.prior.context import ContextPrior
 from bkcodec.prior.tables import SymbolCoder, Tables
 
 
-class BkSdmCompression(nn.Module):
+class CompressAiLoop(nn.Module):
+    """What training loops written for CompressAI call besides; here there is nothing to do."""
+
+    def update(
+        self, scale_table: object = None, force: bool = False, update_quantiles: bool = False
+    ) -> bool:
+        """Whether entropy tables were made anew: no, ``prior`` has had its tables all along."""
+        return False
+
+    def aux_loss(self) -> Tensor:
+        """0, a scalar that can be backpropagated: no quantiles are learned, tables are counted."""
+        return torch.zeros((), device=next(self.parameters()).device, requires_grad=True)
+
+
+class BkSdmCompression(CompressAiLoop):
     """Image x -> transmitted z -> image x_hat.
 
     ```
@@ -187,23 +201,38 @@ class BkSdmCompression(nn.Module):
 
     @torch.no_grad()
     def compress(self, x: Tensor, position: float = 0.5) -> dict[str, object]:
-        """x [B, 3, H, W] in 0..1 -> {"strings": [[z string of each image]], "shape": (h, w)}."""
+        """Code x [B, 3, H, W] in 0..1 at a position of 0..1; ``decompress(**...)`` is the inverse.
+
+        Returns:
+            {"strings": [[z string of each image]], "shape": (h, w) in cells of z, "quality": the
+            position as a quality of 0..100}.
+        """
         coder = _coder(self.prior, position)
         _, z = self.analyse(x)
         step = self.quantiser.exact_step(torch.full((1,), position))
         symbols = torch.round(z.cpu().float() / step).numpy()
         strings = [coder.encode(image)[0] for image in symbols]
-        return {"strings": [strings], "shape": tuple(z.shape[-2:])}
+        quality = MAX_QUALITY * position
+        return {"strings": [strings], "shape": tuple(z.shape[-2:]), "quality": quality}
 
     @torch.no_grad()
     def decompress(
-        self, strings: list[list[bytes]], shape: tuple[int, int], position: float = 0.5
+        self,
+        strings: list[list[bytes]],
+        shape: tuple[int, int],
+        position: float = 0.5,
+        *,
+        quality: float | None = None,
     ) -> dict[str, Tensor]:
         """Inverse of ``compress``: {"x_hat": [B, 3, h * stride, w * stride]}; the caller crops.
+
+        ``quality``: as ``compress`` returned it, 0..100; it takes the place of ``position``.
 
         Raises:
             FormatError: a string that cannot come from ``compress`` at this quality and shape.
         """
+        if quality is not None:
+            position = quality / MAX_QUALITY
         coder = _coder(self.prior, position)
         decoded = np.stack([coder.decode(string, *shape) for string in strings[0]])
         symbols = torch.from_numpy(decoded).to(self.quantiser.log_step.device).float()

@@ -16,11 +16,12 @@ from torch.optim.swa_utils import AveragedModel
 from bkcodec.errors import InputError, first_line
 from bkcodec.models.blocks import adopt_exponents
 from bkcodec.models.compression import BkSdmCompression
+from bkcodec.train.record import RECORD
 
 # What reading a damaged folder raises.
 BROKEN = (OSError, SafetensorError, KeyError, ValueError, RuntimeError, TypeError)
 # Files of a run's folder.
-RECORD, VALIDATION, BEST = "run.json", "validation.json", "best.safetensors"
+VALIDATION, BEST = "validation.json", "best.safetensors"
 KEPT = 2  # checkpoints
 ADAPTER = "lora_"  # in the names of a LoRA's weights
 
@@ -109,7 +110,8 @@ def _match_layouts(optimizer: torch.optim.Optimizer) -> None:
 def load_run(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
     """A run's record and its best averaged weights: those of the "model" and of the "prior".
 
-    The record gets the validation figures of these weights as "validation".
+    The record gets the validation figures of these weights as "validation"; the paths that only
+    ``--resume`` needs are left out.
 
     Raises:
         InputError: not a run's folder, or one without a checkpoint.
@@ -118,6 +120,7 @@ def load_run(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]
         record = json.loads((folder / RECORD).read_text("utf-8"))
         figures, parts = _load_averaged(folder / BEST)
         record["options"], record["model"], record["command"]
+        record.pop("request", None)
     except BROKEN as error:
         summary = first_line(error)
         raise InputError(f"{folder}: not a run's folder with a checkpoint ({summary})") from error
@@ -141,8 +144,17 @@ def _write(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> Non
     tensors = {
         k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()
     }
+    write_tensors(path, tensors, {"state": json.dumps(state)})
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file, there whole or not at all, and open to whom the umask says."""
     temporary = path.with_name(path.name + ".tmp")
-    save_file(tensors, temporary, {"state": json.dumps(state)})
+    temporary.unlink(missing_ok=True)
+    temporary.touch()
+    mode = temporary.stat().st_mode
+    save_file(tensors, temporary, metadata)  # makes a file for the owner alone
+    temporary.chmod(mode)
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from bkcodec.errors import InputError
 from bkcodec.models.sd.hyperprior import FACTOR
 from bkcodec.models.sd.parts import LATENT_STRIDE, SdVae
+from bkcodec.train.checkpoint import write_tensors
+from bkcodec.train.clock import in_words
 from bkcodec.train.data import Crops, Photos
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,7 @@ class Latents(Crops):
 @torch.inference_mode()
 def _encode_all(photos: Photos, vae: SdVae, path: Path, mark: dict[str, str], half: bool) -> None:
     planes: dict[str, Tensor] = {}
+    began = time.monotonic()
     device = vae.y_std.device
     for index, image in enumerate(photos.images):
         x = image[None].to(device).float() / 255
@@ -90,11 +93,10 @@ def _encode_all(photos: Photos, vae: SdVae, path: Path, mark: dict[str, str], ha
             reduced = F.interpolate(x, size, mode="bicubic", antialias=True, align_corners=False)
             planes[f"{index:06d}.1"] = _encode(vae, reduced.clamp(0, 1).flip(3), half)
         if index % REPORT_PHOTOS == 0:
-            log.info("latents of %d of %d photos", index, len(photos))
+            left = in_words((time.monotonic() - began) * (len(photos) / (index + 1) - 1))
+            log.info("latents of %d of %d photos, %s left", index + 1, len(photos), left)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(planes, temporary, mark)
-    temporary.replace(path)
+    write_tensors(path, planes, mark)
 
 
 def _encode(vae: SdVae, x: Tensor, half: bool) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,7 @@ class TrainOptions:
         lpips_weight, adversarial_weight: of these two losses; 0 = off.
         hidden, context_phases: width of the context prior's networks, phases of its groups: at most
             two where a group has more than 32 channels, at most four but for the first group.
+        groups: channels of these groups, or None for those that ``group_sizes`` makes.
         sample_steps: denoising steps of the second kind of sample pictures.
         precision: "no" (float32), "bf16" or "fp16".
         ema_decay: of the averaged weights, which are what is exported.
@@ -63,6 +65,7 @@ class TrainOptions:
     adversarial_weight: float = 0.0
     hidden: int = 48
     context_phases: int = 2
+    groups: Sequence[int] | None = None
     sample_steps: int = 30
     ema_decay: float = 0.999
     seed: int = 0
@@ -84,7 +87,7 @@ class TrainOptions:
 
     def context(self, channels: int) -> ContextConfig:
         """The context prior for z of so many channels."""
-        groups = group_sizes(channels)
+        groups = group_sizes(channels) if self.groups is None else tuple(self.groups)
         most = self.context_phases
         later = (min(4 if n <= FEW_CHANNELS else 2, most) for n in groups[1:])
         return ContextConfig(groups, (most, *later), self.hidden)

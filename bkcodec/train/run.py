@@ -20,18 +20,16 @@ from bkcodec.errors import InputError, TrainingError, UsageError, first_line
 from bkcodec.files import write_whole
 from bkcodec.machine import n_cores, pick_device
 from bkcodec.models.config import ModelConfig
-from bkcodec.train.checkpoint import BROKEN, RECORD
+from bkcodec.train.clock import Clock
 from bkcodec.train.data import Crops, Folder, Photos
 from bkcodec.train.latents import Latents
 from bkcodec.train.options import TrainOptions
+from bkcodec.train.record import RECORD, checked
 from bkcodec.train.start import NO_PARTS, Init, Parts
 from bkcodec.train.trainer import Trainer
 from bkcodec.train.validate import SIDE
 
 log = logging.getLogger(__name__)
-
-# Options that may change when a run goes on. So may its processes; it then draws other crops.
-CHANGEABLE = {"epochs", "max_steps", "max_minutes", "save_minutes", "save_steps", "compiled"}
 
 
 def start(
@@ -46,6 +44,7 @@ def start(
     device: str,
     init: Init | None = None,
     parts: Parts = NO_PARTS,
+    clock: Clock | None = None,
 ) -> Trainer:
     """Begin or continue a run; ``record`` says what it is and is kept in its folder.
 
@@ -67,7 +66,7 @@ def start(
     }
     record = json.loads(json.dumps(record))
     if resume:
-        record |= _checked(record_file, record)
+        record |= checked(record_file, record)
     photos, val_photos = read_photos(options, data, val, accelerator, parts)
     package_log = logging.getLogger("bkcodec")
     package_log.setLevel(logging.INFO)
@@ -78,15 +77,13 @@ def start(
         handler = _LogFile(folder / "training.log")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     package_log.addHandler(handler)
-    log.info(
-        "%d photos, %d for validation, %d processes",
-        len(photos),
-        len(val_photos),
-        accelerator.num_processes,
-    )
+    n_photos = len(photos), len(val_photos)
+    log.info("%d photos, %d for validation, %d processes", *n_photos, accelerator.num_processes)
     try:
         with _one_line(folder):
-            trainer = Trainer(options, config, photos, val_photos, folder, accelerator, init, parts)
+            trainer = Trainer(
+                options, config, photos, val_photos, folder, accelerator, init, parts, clock
+            )
             trainer.run()
     finally:
         package_log.removeHandler(handler)
@@ -117,25 +114,6 @@ def _of_other_threads(failure: threading.ExceptHookArgs) -> None:
     """TensorBoard's thread hands what it cannot write on to ours, which says so in a line."""
     if not issubclass(failure.exc_type, OSError):
         threading.__excepthook__(failure)
-
-
-def _checked(record_file: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """What stays of the record that a run began with.
-
-    Raises:
-        InputError: it is damaged, or the run had other options.
-    """
-    try:
-        before = json.loads(record_file.read_text("utf-8"))
-        different = {k for k in ("data", "val", "unet") if before.get(k) != record.get(k)}
-        for key in ("options", "model"):
-            different |= {k for k, v in record[key].items() if before[key].get(k) != v}
-    except BROKEN as error:
-        raise InputError(f"{record_file}: damaged ({error})") from error
-    if different - CHANGEABLE:
-        names = ", ".join(sorted(different - CHANGEABLE))
-        raise InputError(f"{record_file.parent}: the run had another {names}")
-    return {k: before[k] for k in ("command", "init_from") if k in before}
 
 
 def rehearse(

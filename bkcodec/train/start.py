@@ -22,6 +22,7 @@ from bkcodec.options import LEVELS
 from bkcodec.prior.context import ContextPrior
 from bkcodec.prior.tables import Tables
 from bkcodec.train.checkpoint import load_run
+from bkcodec.train.clock import Clock, in_words
 from bkcodec.train.data import Crops
 from bkcodec.train.grids import measure_grids
 from bkcodec.train.grow import take_over
@@ -30,12 +31,13 @@ from bkcodec.train.objectives.shared import latents
 from bkcodec.train.optimiser import adam, parameter_groups
 from bkcodec.train.options import TrainOptions
 from bkcodec.train.phases import PHASES
-from bkcodec.train.prior.network import spread_phases
+from bkcodec.train.prior.network import ContextConfig, shape_of, spread_phases
 from bkcodec.train.prior.thaw import thaw
 
 log = logging.getLogger(__name__)
 
 PRIOR_STEPS = 400  # steps at the start in which only the prior is fitted
+FITTING_SHARE = 1 / 3  # of the time of a run, which this may take at most
 MEASURED_BATCHES = 8  # of 8 crops, from which the spread of y and z is measured
 
 
@@ -58,11 +60,9 @@ class Init:
     record: dict[str, Any]
 
     @property
-    def context_phases(self) -> int:
-        """Of the first group of its context prior; 2 without one."""
-        if self.prior is None:
-            return 2
-        return 1 + sum(k.startswith("networks.0_") and k.endswith(".own") for k in self.prior)
+    def context(self) -> ContextConfig | None:
+        """The shape of its context prior; None without one."""
+        return shape_of(self.prior) if self.prior is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +150,18 @@ class Start:
         options: of the run.
         train: its crops.
         device: where the networks are.
+        clock: of the run.
     """
 
     def __init__(
-        self, networks: nn.ModuleDict, options: TrainOptions, train: Crops, device: torch.device
+        self,
+        networks: nn.ModuleDict,
+        options: TrainOptions,
+        train: Crops,
+        device: torch.device,
+        clock: Clock,
     ) -> None:
+        self.clock = clock
         self.networks, self.options, self.train, self.device = networks, options, train, device
         self.model: Any = networks["model"]
         self.prior: Any = networks["prior"]
@@ -192,24 +199,41 @@ class Start:
         self.prior.measure(self.model.h_a(y))
 
     def _fit_prior(self, fresh: set[nn.Parameter]) -> None:
-        """Fit new parts of the prior to the transforms as they are; the joint start needs it."""
+        """Fit new parts of the prior to the transforms as they are; the joint start needs it.
+
+        In a run of so many minutes it takes a part of them at most.
+        """
         objective = PriorObjective(self.model, self.prior, self.options)
         groups = parameter_groups(self.networks, self.options.lr)
         optimizer = adam([group for group in groups if group["params"][0] in fresh])
         settled = [p for p in self.prior.parameters() if p.requires_grad and p not in fresh]
         for parameter in settled:
             parameter.requires_grad_(False)
-        for step in range(PRIOR_STEPS):
+        clock = self.clock
+        began, room = clock.elapsed, FITTING_SHARE * (clock.limit - clock.elapsed)
+        step, done = 0, 0.0
+        while done < 1:
             x = self.train.batch((self.options.seed, step, 0, 2), 8, 128).to(self.device)
             for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * (4 if step < PRIOR_STEPS // 2 else 1)
+                group["lr"] = group["base_lr"] * (4 if done < 0.5 else 1)
             loss, stats = objective(x, torch.Generator().manual_seed(step))
             self.networks.zero_grad()
             loss.backward()
             optimizer.step()
+            step, taken = step + 1, clock.elapsed - began
+            done = max(step / PRIOR_STEPS, taken / room if room > 0 else 1.0)
+            clock.show("fitting the prior", min(1.0, done), taken / done - taken)
+            if clock.is_silent():
+                clock.reported()
+                log.info(
+                    "fitting the prior: %.0f %% done, %s left",
+                    100 * min(1.0, done),
+                    in_words(taken / done - taken),
+                )
         for parameter in settled:
             parameter.requires_grad_(True)
-        log.info("prior fitted: %.3f bpp at random positions", stats["bpp"].item())
+        bpp = stats["bpp"].item()
+        log.info("prior fitted in %d steps: %.3f bpp at random positions", step, bpp)
 
     def _load_prior(self, init: Init | None) -> set[nn.Parameter]:
         """Take over a prior of the same shape but for its phases; returns what starts afresh."""

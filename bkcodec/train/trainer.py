@@ -29,6 +29,7 @@ from bkcodec.train.checkpoint import (
     save_averaged,
     save_checkpoint,
 )
+from bkcodec.train.clock import Clock, in_words
 from bkcodec.train.data import Crops, Photos
 from bkcodec.train.objectives import make_objective
 from bkcodec.train.objectives.prior import PriorObjective
@@ -64,6 +65,7 @@ class Trainer:
         accelerator: Accelerator,
         init: Init | None = None,
         parts: Parts = NO_PARTS,
+        clock: Clock | None = None,
     ) -> None:
         self.options, self.train, self.val, self.folder = options, train, val, folder
         self.accelerator, self.init = accelerator, init
@@ -88,20 +90,18 @@ class Trainer:
         self.optimizer: Any = adam(parameter_groups(self.networks, options.lr))
         self.step, self.elapsed, self.best, self.n_skipped = 0, 0.0, math.inf, 0
         self.limits = options.limits(len(train), accelerator.num_processes)
+        self.clock = clock or Clock()
+        self.clock.limit, self.left = 60 * self.limits[1], math.inf
 
     def run(self) -> None:
         """Train until the limit of steps or minutes; checkpoints go to the run's folder."""
         checkpoint = newest_checkpoint(self.folder)
         if checkpoint is not None:
-            state = load_checkpoint(checkpoint, self.networks, self.ema, self.optimizer)
-            self.step, self.elapsed, self.best = state["step"], state["elapsed"], state["best"]
-            if self.accelerator.scaler is not None:
-                self.accelerator.scaler.load_state_dict(state["scaler"])
-            log.info("resumed at step %d, %.1f minutes", self.step, self.elapsed / 60)
+            self._go_on(checkpoint)
         else:
             self.begin()
         self.prepare()
-        options, accelerator = self.options, self.accelerator
+        options, accelerator, clock = self.options, self.accelerator, self.clock
         writer = None
         if accelerator.is_main_process:
             writer = SummaryWriter(str(self.folder / "tensorboard"), max_queue=1000)
@@ -112,32 +112,51 @@ class Trainer:
             options.batch_size,
             options.image_size,
         )
-        started, saved = time.monotonic() - self.elapsed, self.elapsed
-        while self.progress < 1:
+        if clock.first_step is None:
+            if math.isfinite(clock.limit) and writer is not None:
+                self.save(writer)  # which tells how long the last one will take
+            clock.first_step = clock.elapsed
+        self._tick()
+        saved = self.elapsed
+        while self.progress < 1 or self.step == 0:
+            began = time.monotonic()
             x = next(batches)
             stats = self.advance(x)
-            self.elapsed = self._agree(time.monotonic() - started)
-            if self.step % REPORT_STEPS == 0:
+            clock.stepped(time.monotonic() - began)
+            self._tick()
+            if self.step % REPORT_STEPS == 0 or clock.is_silent():
                 self._report(stats | self._rounded_rate(x), writer)
             due = self.elapsed - saved > options.save_minutes * 60
             due = due or bool(options.save_steps and self.step % options.save_steps == 0)
-            if (due or self.progress >= 1) and writer is not None:
+            is_last = self.progress >= 1
+            if (due or is_last) and writer is not None:
                 self.save(writer)
-            if due or self.progress >= 1:
+            if due or is_last:
+                self._tick()
                 saved = self.elapsed
-                started = time.monotonic() - self.elapsed  # validation does not count
+            if is_last:
+                break
         if writer is not None:
             writer.close()
 
     @property
     def progress(self) -> float:
-        """How much of the run is done, 0..1."""
-        steps, minutes = self.limits
-        return max(self.step / steps, self.elapsed / 60 / minutes)
+        """How much of the run is done, 0..1; its last validation has time of its own."""
+        return max(self.step / self.limits[0], self.clock.progress(self.elapsed))
+
+    def _go_on(self, checkpoint: Path) -> None:
+        """Continue where a checkpoint ends."""
+        state = load_checkpoint(checkpoint, self.networks, self.ema, self.optimizer)
+        self.step, self.best = state["step"], state["best"]
+        self.clock.go_on(state)
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        log.info("resumed at step %d, %.1f minutes", self.step, state["elapsed"] / 60)
 
     def begin(self, fit: bool = True) -> None:
         """Start from ``init``; see ``Start.begin``."""
-        Start(self.networks, self.options, self.train, self._device).begin(self.init, fit)
+        start = Start(self.networks, self.options, self.train, self._device, self.clock)
+        start.begin(self.init, fit)
         state = self.networks.state_dict()
         adopt_exponents(self.ema.module, state)
         self.ema.module.load_state_dict(state)
@@ -213,12 +232,13 @@ class Trainer:
 
     def save(self, writer: SummaryWriter) -> None:
         """Write checkpoint, validation figures and samples of the averaged weights."""
-        judge = self.judge()
+        began, judge = time.monotonic(), self.judge()
+        self.clock.show("validation", min(1.0, self.progress), self.clock.ending or math.inf)
         rows = judge.rows(self.val)
         cost = judge.cost(rows)
         figures = {
             "step": self.step,
-            "minutes": round(self.elapsed / 60, 1),
+            "minutes": round(self.clock.elapsed / 60, 1),
             "cost": cost,
             "rows": [asdict(row) for row in rows],
         }
@@ -228,9 +248,9 @@ class Trainer:
         scaler = self.accelerator.scaler
         state = {
             "step": self.step,
-            "elapsed": self.elapsed,
             "best": self.best,
             "scaler": scaler.state_dict() if scaler is not None else None,
+            **self.clock.state(),
         }
         save_checkpoint(self.folder, self.networks, self.ema, self.optimizer, state)
         text = json.dumps(figures, indent=2) + "\n"
@@ -242,9 +262,13 @@ class Trainer:
                     tag = f"val/{name}/q{row.position:.2f}/{row.steps}"
                     writer.add_scalar(tag, value, self.step)
         log.info("step %d val cost %.4f (best %.4f)", self.step, cost, self.best)
-        grid = write_samples(judge, self.val, self.folder / "samples" / f"{self.step:07d}.png")
+        path = self.folder / "samples" / f"{self.step:07d}.png"
+        room = self.clock.limit - self.clock.elapsed if self.step else 0.0
+        grid = write_samples(judge, self.val, path, room)
         writer.add_image("samples", grid, self.step, dataformats="HWC")
         writer.flush()
+        self.clock.ending = max(self.clock.ending, time.monotonic() - began)
+        self.clock.reported()
 
     def judge(self) -> Validation:
         """Validates the averaged weights."""
@@ -259,19 +283,29 @@ class Trainer:
         device: torch.device = self.accelerator.device
         return device
 
-    def _agree(self, seconds: float) -> float:
-        """The main process's clock rules."""
-        if self.accelerator.num_processes == 1:
-            return seconds
-        box = [seconds]
-        broadcast_object_list(box)
-        return box[0]
+    def _tick(self) -> None:
+        """Read the clock, of which the main process's rules, and show how far the run is."""
+        box = [self.clock.state()]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(box)
+        self.elapsed = box[0]["elapsed"]
+        self.clock.first_step, self.clock.ending = box[0]["first_step"], box[0]["ending"]
+        self.left = self.clock.left(self.elapsed, self.limits[0] - self.step)
+        self.clock.show("training", min(1.0, self.progress), self.left)
 
     def _report(self, stats: dict[str, float], writer: SummaryWriter | None) -> None:
         if writer is None:
             return
-        pace = self.elapsed / max(1, self.step)
+        self.clock.reported()
         text = " ".join(f"{k} {v:.4g}" for k, v in stats.items())
-        log.info("step %d %.1f min (%.2f s/step) %s", self.step, self.elapsed / 60, pace, text)
+        log.info(
+            "step %d %.1f min (%.2f s/step), %.0f %% done, %s left; %s",
+            self.step,
+            self.elapsed / 60,
+            self.clock.pace,
+            100 * min(1.0, self.progress),
+            in_words(self.left),
+            text,
+        )
         for name, value in stats.items():
             writer.add_scalar(f"train/{name}", value, self.step)

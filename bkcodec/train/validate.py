@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,17 +154,24 @@ class Validation:
 
 
 @torch.no_grad()
-def write_samples(judge: Validation, photos: Photos, path: Path) -> NDArray[np.uint8]:
+def write_samples(
+    judge: Validation, photos: Photos, path: Path, room: float = math.inf
+) -> NDArray[np.uint8]:
     """A sheet of reconstructions from real strings; returns its pixels.
 
     One row per photo: the original, then for each position one step and ``sample_steps`` steps. The
-    strings are those of the integer coder, decoded again before they are shown.
+    strings are those of the integer coder, decoded again before they are shown. ``room``: seconds
+    that this may take; rows that would take longer are left out, but for the first.
     """
     coder = judge.coder
     if coder is None:
         coder = freeze(judge.model, judge.prior, learned_tables(judge.model, judge.prior))
-    lines = []
+    lines: list[Tensor] = []
+    began = time.monotonic()
     for image in photos.images[:SAMPLED]:
+        taken = time.monotonic() - began
+        if lines and taken * (1 + 1 / len(lines)) > room:
+            break
         x = _centre(image).to(judge.device)
         z = judge.model.analyse(x)[1][0]
         pictures = [x]

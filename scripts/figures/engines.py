@@ -94,7 +94,7 @@ def with_ray(photos: Path, folder: Path) -> None:
     for name in ("first", "second"):  # the first call starts the workers
         started = time.perf_counter()
         rows = ray_encode(str(photos), str(folder / name), photos_per_shard=6)
-        n_photos, clock = sum(row["photos"] for row in rows), time.perf_counter() - started
+        n_photos, clock = sum(row["converted"] for row in rows), time.perf_counter() - started
         rate = n_photos / sum(row["seconds"] for row in rows)
         print(
             f"ray_encode, {name} call, two workers: {n_photos / clock:.2f}/s, {rate:.2f} per task"

@@ -334,16 +334,15 @@ def test_the_zoo_is_used_where_its_weights_are(
     small: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With untrained weights under the name that CompressAI would have stored them by."""
-    from compressai.zoo.image import cfgs, model_architectures, model_urls
-
+    zoo = pytest.importorskip("compressai.zoo.image")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     name = "bmshj2018-factorized"
     cache = tmp_path / "hub" / "checkpoints"
     cache.mkdir(parents=True)
     torch.manual_seed(0)
-    model = model_architectures[name](*cfgs[name][2])
+    model = zoo.model_architectures[name](*zoo.cfgs[name][2])
     model.update()
-    torch.save(model.state_dict(), cache / model_urls[name]["mse"][2].split("/")[-1])
+    torch.save(model.state_dict(), cache / zoo.model_urls[name]["mse"][2].split("/")[-1])
     candidate = zoo_peer(f"zoo:{name}", "cpu")
     assert candidate.qualities == (2.0,) and candidate.name == name
     data, _ = ZooCoder(candidate).encode(small, 2.0)

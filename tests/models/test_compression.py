@@ -60,7 +60,7 @@ def test_an_untrained_model_is_a_transform_coder(
     untrained: BkSdmCompression, x: torch.Tensor
 ) -> None:
     packed = untrained.compress(x, 0.9)
-    assert set(packed) == {"strings", "shape"} and packed["shape"] == (4, 7)
+    assert set(packed) == {"strings", "shape", "quality"} and packed["shape"] == (4, 7)
     untrained.diffusion_steps = 1
     decoded = untrained.decompress(packed["strings"], packed["shape"], 0.9)["x_hat"][..., :60, :100]
     assert -10 * torch.log10((decoded - x).square().mean()) > 22
@@ -75,6 +75,22 @@ def test_strings_hold_what_the_likelihoods_say(
         bits = -untrained(x, 0.5)["likelihoods"]["z"].double().log2().sum().item()
     (string,) = untrained.compress(x, 0.5)["strings"][0]
     assert bits / 8 <= len(string) <= 1.005 * bits / 8 + 8
+
+
+def test_what_loops_written_for_compressai_call(
+    untrained: BkSdmCompression, x: torch.Tensor
+) -> None:
+    model = untrained
+    assert model.update() is False and model.update(None, force=True) is False
+    loss = model.aux_loss()
+    loss.backward()
+    assert loss.ndim == 0 and loss == 0
+    for position in (0.1, 0.0125, 0.9):
+        packed = model.compress(x, position)
+        assert packed["quality"] == pytest.approx(100 * position)
+        decoded = model.decompress(**packed)["x_hat"]  # it needs to be told nothing else
+        known = model.decompress(packed["strings"], packed["shape"], position)["x_hat"]
+        assert torch.allclose(decoded, known, atol=1e-6)
 
 
 def test_batches_are_coded_image_by_image(untrained: BkSdmCompression, x: torch.Tensor) -> None:

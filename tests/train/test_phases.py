@@ -30,7 +30,7 @@ from bkcodec.train.objectives.joint import JointObjective
 from bkcodec.train.objectives.similarity import ms_ssim
 from bkcodec.train.options import TrainOptions
 from bkcodec.train.positions import MAP_SHARE, draw_positions
-from bkcodec.train.prior.network import ContextConfig, ContextNetwork, spread_phases
+from bkcodec.train.prior.network import ContextConfig, ContextNetwork, shape_of, spread_phases
 from bkcodec.train.start import load_init
 
 TINY = ModelConfig(N=16, M=32)
@@ -319,7 +319,13 @@ def test_crops_that_are_no_whole_cells(train: Callable[..., int], tmp_path: Path
 
 
 def test_a_start_settles_the_phases_of_the_prior() -> None:
-    assert load_init("lite").context_phases == 7
+    """Its phases, groups and width are those of the run that starts, unless options say more."""
+    shape = load_init("lite").context
+    assert shape is not None
+    assert shape == ContextConfig((4, 4, 8, 16, 32, 64, 96), (7, 4, 4, 4, 4, 2, 2), 48)
+    for there in (1, 2, 4):
+        network = random_network(there)
+        assert shape_of(network.state_dict()) == network.config
 
 
 @pytest.mark.slow

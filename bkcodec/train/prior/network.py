@@ -56,6 +56,22 @@ class ContextConfig:
     hidden: int = 48
 
 
+def shape_of(state: dict[str, Tensor]) -> ContextConfig:
+    """The shape of the prior that has these weights."""
+    last = {
+        tuple(map(int, k.split(".")[1].split("_"))): v
+        for k, v in state.items()
+        if k.endswith(".third")
+    }
+    outputs = {group: len(weight) // 2 for (group, _), weight in last.items()}
+    later = tuple(outputs[g] for g in range(1, 1 + max(outputs)))
+    groups = (len(state["order"]) - sum(later), *later)
+    phases = tuple(
+        1 + max((p for group, p in last if group == g), default=0) for g in range(len(groups))
+    )
+    return ContextConfig(groups, phases, next(iter(last.values())).shape[1])
+
+
 def spread_phases(state: dict[str, Tensor], config: ContextConfig) -> dict[str, Tensor]:
     """A prior's weights for more phases: new ones start as one that there was.
 

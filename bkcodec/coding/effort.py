@@ -1,0 +1,136 @@
+"""What an encoder does with more time: better symbols, checked with the decoder itself."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bkcodec.metrics import ms_ssim, psnr
+from bkcodec.options import MAX_LEVEL
+from bkcodec.prior.levelmap import Levels
+from bkcodec.prior.tables import Symbols
+
+if TYPE_CHECKING:
+    from bkcodec.coding.latent import Goal, LatentSearch
+
+NEIGHBOURS = 12  # levels: so far away are those that say what a bit is worth
+WORTH = (
+    0.65  # of what a bit is worth between plain files: searched ones are then as good, and smaller
+)
+TRIES = 3  # searches for a file of one size
+GROWTH = 0.03  # octaves by which a file grows with a level, about
+SHRINKAGE = 0.05  # what a search takes off a file, about
+
+Pixels = NDArray[np.uint8]
+Tell = Callable[[float], None]
+Coded = TypeVar("Coded")
+
+
+@dataclass(frozen=True, slots=True)
+class Photo(Generic[Coded]):
+    """A photo on its way to a file, and what its codec can do with it.
+
+    Attributes:
+        rgb: uint8 [H, W, 3].
+        start: symbols [M, h, w] before they are rounded, at one level or at that of each cell.
+        code: symbols and levels -> a file.
+        size: bytes of a file.
+        show: what a decoder makes of a file with these levels, uint8 [H, W, 3].
+    """
+
+    rgb: Pixels
+    start: Callable[[int | Levels], NDArray[np.float32]]
+    code: Callable[[Symbols, int | Levels], Coded]
+    size: Callable[[Coded], int]
+    show: Callable[[Coded, int | Levels], Pixels]
+
+
+@dataclass(slots=True)
+class Effort(Generic[Coded]):
+    """A search for better symbols of one photo.
+
+    Attributes:
+        search: the networks.
+        photo: the photo.
+        similarity: share of MS-SSIM against the squared error in what counts, 0..1.
+        effort: 1..9.
+        deadline: on the monotonic clock.
+        tell: is told the share of the work that is done.
+    """
+
+    search: LatentSearch
+    photo: Photo[Coded]
+    similarity: float
+    effort: int
+    deadline: float = math.inf
+    tell: Tell = lambda share: None
+
+    def at_quality(self, plain: Coded, levels: int | Levels) -> Coded:
+        """A file with the levels of a plain one, or that one where none is better."""
+        goal = self._goal(levels)
+        better = self._searched(levels, goal)
+        return min((plain, better), key=lambda file: self._cost(file, levels, goal))
+
+    def at_size(self, plain: Coded, level: int, limit: int) -> Coded:
+        """The best file of at most so many bytes; ``plain`` is the best without a search."""
+        goal = self._goal(level)
+        room = math.log2(limit / self.photo.size(plain) / (1 - SHRINKAGE))
+        guess = min(MAX_LEVEL, level + max(0, math.floor(room / GROWTH)))
+        for _ in range(TRIES):
+            if time.monotonic() > self.deadline:
+                break
+            found = self._searched(guess, goal)
+            size = self.photo.size(found)
+            if size <= limit:
+                pairs = ((plain, level), (found, guess))
+                return min(pairs, key=lambda pair: self._distortion(pair[0], pair[1], goal))[0]
+            guess -= max(1, math.ceil(math.log2(size / limit) / GROWTH))
+            if guess < 0:
+                break
+        return plain
+
+    def _searched(self, levels: int | Levels, goal: Goal) -> Coded:
+        start = self.photo.start(levels)
+        symbols = self.search.search(
+            start, self.photo.rgb, levels, goal, self.effort, self.deadline, self.tell
+        )
+        return self.photo.code(symbols, levels)
+
+    def _goal(self, levels: int | Levels) -> Goal:
+        """What counts, and what a bit is worth: from plain files of lower and of higher quality."""
+        from bkcodec.coding.latent import Goal
+
+        goal = Goal(self.similarity, 0.0)
+        points = []
+        for offset in (-NEIGHBOURS, NEIGHBOURS):
+            shifted = np.clip(np.asarray(levels, np.int16) + offset, 0, MAX_LEVEL)
+            near = int(shifted) if isinstance(levels, int) else shifted.astype(np.uint8)
+            file = self.photo.code(np.rint(self.photo.start(near)).astype(np.int16), near)
+            points.append((self._rate(file), self._distortion(file, near, goal)))
+        (low, worse), (high, better) = points
+        slope = (high - low) / (worse - better) if worse > better else 0.0
+        return Goal(self.similarity, WORTH * max(0.0, slope))
+
+    def _rate(self, file: Coded) -> float:
+        """Bits per pixel."""
+        return 8 * self.photo.size(file) / (self.photo.rgb.shape[0] * self.photo.rgb.shape[1])
+
+    def _cost(self, file: Coded, levels: int | Levels, goal: Goal) -> float:
+        return self._rate(file) + goal.slope * self._distortion(file, levels, goal)
+
+    def _distortion(self, file: Coded, levels: int | Levels, goal: Goal) -> float:
+        """As ``Goal.distortion``, of what a decoder shows."""
+        from bkcodec.train.objectives.shared import MS_SSIM_TO_MSE
+
+        shown = self.photo.show(file, levels)
+        error = 255**2 * 10 ** (-psnr(self.photo.rgb, shown) / 10)
+        similarity = ms_ssim(self.photo.rgb, shown) if goal.similarity else None
+        if similarity is None:
+            return error
+        return (1 - goal.similarity) * error + goal.similarity * MS_SSIM_TO_MSE * (1 - similarity)

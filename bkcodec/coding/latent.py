@@ -1,0 +1,226 @@
+"""Gradient search over the symbols of one photo: smaller files at the same quality.
+
+The networks are those of the decoder and the prior in PyTorch; only the symbols move. They are
+relaxed: rounded softly, more firmly from step to step, with noise that falls (soft rounding as of
+Agustsson and Theis 2020, arXiv:2006.09952). Stochastic Gumbel annealing (Yang et al. 2020,
+arXiv:2006.04240) needed ten times as many steps for the same; docs/lite.md has the figures.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bkcodec.coding.integers import whole_cells
+from bkcodec.models.compression import BkSdmCompression
+from bkcodec.options import MAX_LEVEL, level_to_position
+from bkcodec.prior.context import ContextPrior
+from bkcodec.prior.levelmap import Levels
+from bkcodec.prior.tables import Symbols, Tables
+from bkcodec.tiling import Window, windows
+from bkcodec.train.objectives.shared import MS_SSIM_TO_MSE
+from bkcodec.train.objectives.similarity import ms_ssim
+from bkcodec.train.prior.network import ContextConfig, ContextNetwork
+from bkcodec.train.prior.thaw import thaw
+
+ITERATIONS = (0, 3, 6, 10, 20, 32, 50, 90, 150, 240)  # of each effort
+RATES = (0.0, 0.045, 0.035, 0.03, 0.025, 0.02, 0.02, 0.015, 0.015, 0.012)  # steps, in symbols
+HOT, COLD = 0.4, 0.1  # temperatures of the rounding, at the beginning and at the end
+NOISE = 0.4  # width of the noise, in temperatures
+MIN_SIDE = 161  # pixels, below which there is no MS-SSIM
+WHOLE = 48 * 36  # cells up to which a picture is searched as a whole
+CORE, HALO = 32, 12  # cells of a window of a larger one, and around it
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a search weighs.
+
+    Attributes:
+        similarity: share of MS-SSIM against the squared error, 0..1.
+        slope: bits per pixel that a unit of distortion is worth.
+    """
+
+    similarity: float
+    slope: float
+
+    def distortion(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """Of pictures [1, 3, H, W] in 0..1, in squared grey levels."""
+        share = self.similarity if min(x.shape[-2:]) >= MIN_SIDE else 0.0
+        error = (1 - share) * 255**2 * (x_hat - x).square().mean()
+        if share:
+            error = error + share * MS_SSIM_TO_MSE * (1 - ms_ssim(x_hat.clamp(0, 1), x)[0])
+        return error
+
+
+class CountedDensity(nn.Module):
+    """The prior's counted tables, between whole symbols linear in information."""
+
+    low: Tensor
+    information: Tensor
+
+    def __init__(self, tables: Tables, level: int) -> None:
+        super().__init__()
+        rows = tables.level(level).channels
+        longest = max(len(row.weights) for row in rows)
+        information = np.zeros((len(rows), longest), np.float32)
+        for row, table in zip(information, rows, strict=True):
+            weights = np.asarray(table.weights, np.float64)
+            if len(weights) > 1:
+                row[:] = -math.log2(weights[-1] / weights.sum())
+                row[: len(weights)] = -np.log2(weights / weights.sum())
+        self.register_buffer("low", torch.tensor([float(row.low) for row in rows]))
+        self.register_buffer("information", torch.from_numpy(information))
+
+    def bits(self, z: Tensor, step: Tensor) -> Tensor:
+        """Information of z [B, C, h, w], in units of ``step``."""
+        channels, longest = self.information.shape
+        places = (z / step - self.low[None, :, None, None]).clamp(0, longest - 1)
+        below = places.detach().floor().clamp(max=longest - 2).long()
+        share = places - below
+        rows = torch.arange(channels)[None, :, None, None].expand_as(below)
+        return (1 - share) * self.information[rows, below] + share * self.information[
+            rows, below + 1
+        ]
+
+
+class LatentSearch:
+    """A codec's networks, ready to search.
+
+    Args:
+        model: of the bundle, in PyTorch on the CPU.
+        prior: of the bundle.
+    """
+
+    def __init__(self, model: BkSdmCompression, prior: ContextPrior) -> None:
+        self.model, self.prior = model, prior
+        self.steps = torch.from_numpy(np.asarray(model.quantiser.all_steps().detach().numpy()))
+        anchors = model.config.anchors
+        shape = ContextConfig(tuple(prior.groups), tuple(prior.phases), prior.hidden)
+        network = ContextNetwork(shape, anchors)
+        state = thaw(prior, self.steps.double(), anchors)
+        network.load_state_dict(state, strict=False)
+        self.network = network.requires_grad_(False).eval()
+
+    def cost(self, symbols: Tensor, part: _Part, goal: Goal) -> Tensor:
+        """Bits per pixel and weighted distortion of relaxed symbols [1, M, h, w]."""
+        levels = part.levels
+        if isinstance(levels, int):
+            step, first = self.steps[levels][None, :, None, None], levels
+            position = torch.full((1,), level_to_position(levels))
+        else:
+            step = self.steps[torch.from_numpy(levels).long()].permute(2, 0, 1)[None]
+            position = torch.from_numpy(levels)[None] / MAX_LEVEL
+            first = round(float(levels.mean()))  # its tables are of one level, about right
+        self.network.first = CountedDensity(self.prior.first, first)  # type: ignore[assignment]
+        bits = self.network.bits(symbols * step, symbols, step, position)
+        x_hat = self.picture(symbols, position, part.x)
+        return bits.sum() / part.x[0, 0].numel() + goal.slope * goal.distortion(x_hat, part.x)
+
+    def picture(self, symbols: Tensor, position: Tensor, x: Tensor) -> Tensor:
+        """What a decoder makes of symbols in one step, of the size of x."""
+        y_hat = self.model.denoiser.once(self.model.believe(symbols, position), position)
+        return self.model.reconstruct(y_hat, (x.shape[-2], x.shape[-1]))
+
+    def search(
+        self,
+        start: NDArray[np.float32],
+        rgb: NDArray[np.uint8],
+        levels: int | Levels,
+        goal: Goal,
+        effort: int,
+        deadline: float = math.inf,
+        tell: Callable[[float], None] = lambda share: None,
+    ) -> Symbols:
+        """Better symbols int16 [M, h, w] for a photo uint8 [H, W, 3].
+
+        Args:
+            start: what the encoder says [M, h, w]: symbols before they are rounded.
+            rgb: the photo.
+            levels: of quality, of all cells or of each [h, w].
+            goal: what counts.
+            effort: 1..9.
+            deadline: on the monotonic clock; the annealing hurries to be done by then.
+            tell: is told the share of the work that is done, 0..1.
+        """
+        relaxed = torch.from_numpy(start)[None].clone()
+        rows, columns = start.shape[1:]
+        side = CORE if rows * columns > WHOLE else 0
+        tiles, began = list(windows(rows, columns, side, HALO)), time.monotonic()
+        for i, tile in enumerate(tiles):
+            end = began + (deadline - began) * (i + 1) / len(tiles)
+            part = _Part(
+                relaxed[(..., *tile.outer)],
+                torch.from_numpy(whole_cells(rgb, tile.outer)).permute(2, 0, 1)[None].float() / 255,
+                levels if isinstance(levels, int) else levels[tile.outer],
+                tile,
+            )
+            relaxed[(..., *tile.core)] = self._anneal(part, goal, effort, end)
+            tell((i + 1) / len(tiles))
+        return relaxed[0].numpy().round().astype(np.int16)
+
+    def _anneal(self, part: _Part, goal: Goal, effort: int, end: float) -> Tensor:
+        """The cells of a window's core; those around stay as they are."""
+        inner = part.tile.inner
+        generator = torch.Generator().manual_seed(part.tile.core[0].start * 65536 + inner[1].start)
+        around, free = part.start.round(), part.start[(..., *inner)].clone().requires_grad_(True)
+        optimiser = torch.optim.Adam([free])
+        for share in _shares(ITERATIONS[effort], end):
+            optimiser.param_groups[0]["lr"] = RATES[effort] * (
+                0.5 + 0.5 * math.cos(math.pi * share)
+            )
+            symbols = around.clone()
+            temperature = HOT * (COLD / HOT) ** share
+            symbols[(..., *inner)] = softly_rounded(free, temperature, generator)
+            optimiser.zero_grad()
+            self.cost(symbols, part, goal).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        return free.detach().round()
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What is searched at once.
+
+    Attributes:
+        start: symbols before they are rounded [1, M, h, w].
+        x: their pixels [1, 3, H, W] in 0..1.
+        levels: of quality.
+        tile: its place.
+    """
+
+    start: Tensor
+    x: Tensor
+    levels: int | Levels
+    tile: Window
+
+
+def softly_rounded(value: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    """Numbers moved towards their nearest whole ones, with noise, and moved again."""
+    noise = torch.rand(value.shape, generator=generator) - 0.5
+    moved = _towards(value, temperature) + NOISE * temperature * noise
+    return _towards(moved, temperature)
+
+
+def _towards(value: Tensor, temperature: float) -> Tensor:
+    middle = value.detach().floor() + 0.5
+    return middle + torch.tanh((value - middle) / temperature) / (2 * math.tanh(0.5 / temperature))
+
+
+def _shares(iterations: int, end: float) -> Iterator[float]:
+    """How far a search is, 0..1, once for each iteration; faster where the time is short."""
+    began, share = time.monotonic(), 0.0
+    while share < 1:
+        yield share
+        now = time.monotonic()
+        share += 1 / iterations
+        if now >= end:
+            return
+        share = max(share, (now - began) / (end - began)) if end < math.inf else share

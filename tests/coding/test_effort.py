@@ -1,0 +1,132 @@
+"""The gradient search: better by the decoder's own measure, or the plain file."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import bkcodec
+from bkcodec import EncodeOptions
+from bkcodec.codec import Codec
+from bkcodec.coding import effort as effort_module
+from bkcodec.coding import latent
+from bkcodec.coding.effort import Effort, Photo
+from bkcodec.coding.latent import CountedDensity, Goal, LatentSearch
+from bkcodec.image.reading import picture_from_image
+from bkcodec.metrics import psnr
+from bkcodec.prior.levelmap import cell_levels
+
+
+@pytest.fixture(scope="module")
+def photo(lake: Image.Image) -> Image.Image:
+    return lake.crop((0, 0, 176, 168))
+
+
+def decoded_psnr(photo: Image.Image, data: bytes) -> float:
+    return psnr(np.asarray(photo), np.asarray(bkcodec.decode(data)))
+
+
+def test_a_search_gives_smaller_files_of_the_same_quality(photo: Image.Image) -> None:
+    plain = {q: bkcodec.encode(photo, EncodeOptions(quality=q)) for q in range(46, 76, 2)}
+    sizes = [math.log(len(data)) for data in plain.values()]
+    values = [decoded_psnr(photo, data) for data in plain.values()]
+    found = bkcodec.encode(photo, EncodeOptions(quality=60, effort=2, tune="psnr"))
+    assert found != plain[60] and bkcodec.info(found)["quality"] == 60
+    same = math.exp(np.interp(decoded_psnr(photo, found), values, sizes))
+    assert len(found) < 0.98 * same
+    again = bkcodec.encode(photo, EncodeOptions(quality=60, effort=2, tune="psnr"))
+    assert again == found, "the same file again"
+
+
+def test_a_size_is_never_exceeded(photo: Image.Image) -> None:
+    plain = bkcodec.encode(photo, EncodeOptions(target_size=2000))
+    found = bkcodec.encode(photo, EncodeOptions(target_size=2000, effort=2, tune="psnr"))
+    assert len(found) <= 2000
+    assert decoded_psnr(photo, found) >= decoded_psnr(photo, plain)
+    hurried = EncodeOptions(target_size=2000, effort=9, timeout=0.0)
+    assert len(bkcodec.encode(photo, hurried)) <= 2000
+
+
+def test_a_search_ends_in_time(photo: Image.Image) -> None:
+    bkcodec.encode(photo, EncodeOptions(effort=1))  # everything is loaded
+    began = time.monotonic()
+    bkcodec.encode(photo, EncodeOptions(quality=40, effort=9, timeout=2.0))
+    assert time.monotonic() - began < 20  # some steps, not 240
+
+
+def test_windows_of_large_pictures_fit_together(
+    photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latent, "WHOLE", 16)
+    monkeypatch.setattr(latent, "CORE", 6)
+    seen: list[float] = []
+    codec = Codec()
+    rgb = np.asarray(photo)
+    _, z = codec.encoder.analyse(rgb, None)
+    start = codec.coder.encoder.scaled(z, 100)  # type: ignore[union-attr]
+    search = LatentSearch(codec.model, codec.bundle.prior)  # type: ignore[arg-type]
+    symbols = search.search(start, rgb, 100, Goal(0.0, 0.01), 1, tell=seen.append)
+    assert symbols.shape == start.shape and seen == [0.25, 0.5, 0.75, 1.0]
+    assert (symbols != np.rint(start)).any() and abs(symbols - start).max() < 2
+
+
+def test_a_level_map_is_followed(photo: Image.Image) -> None:
+    codec = Codec()
+    offsets = np.zeros((3, 3), np.int16)
+    offsets[0, 0] = 40
+    options = EncodeOptions(quality=40, effort=1)
+    picture = picture_from_image(photo)
+    levels = cell_levels(80, offsets, 11, 11)
+    _, z = codec.encoder.analyse(picture.rgb, None)
+    search = LatentSearch(codec.model, codec.bundle.prior)  # type: ignore[arg-type]
+    start = codec.coder.encoder.scaled(z, levels)  # type: ignore[union-attr]
+    symbols = search.search(start, picture.rgb, levels, Goal(0.5, 0.01), options.effort)
+    assert symbols.shape == start.shape
+
+
+def test_the_plain_file_stays_where_none_is_better() -> None:
+    rgb = np.zeros((32, 32, 3), np.uint8)
+
+    class Worse:
+        def search(self, start: np.ndarray, *_: object) -> np.ndarray:
+            return start.astype(np.int16) + 100
+
+    files = Photo(
+        rgb,
+        lambda levels: np.full((1, 2, 2), float(np.mean(levels)), np.float32),
+        lambda symbols, levels: bytes(100 + int(symbols.max())),
+        len,
+        lambda file, levels: np.full_like(rgb, max(0, 250 - len(file))),
+    )
+    effort = Effort(Worse(), files, 0.0, 1)  # type: ignore[arg-type]
+    plain = bytes(200)
+    assert effort.at_quality(plain, 100) is plain
+    assert effort.at_size(plain, 100, 210) is plain
+    assert effort_module.TRIES > 1
+
+
+def test_counted_tables_are_met_at_whole_symbols() -> None:
+    codec = Codec()
+    tables = codec.bundle.prior.first  # type: ignore[union-attr]
+    density = CountedDensity(tables, 100)
+    table = tables.level(100).channels[0]
+    weights = np.asarray(table.weights, float)
+    symbols = torch.arange(len(weights), dtype=torch.float32) + table.low
+    z = torch.zeros(1, len(density.low), 1, len(weights)) + symbols
+    step = torch.ones(1, len(density.low), 1, 1)
+    expected = -np.log2(weights / weights.sum())
+    assert np.allclose(density.bits(z, step)[0, 0, 0].numpy(), expected, atol=1e-5)
+    between = density.bits(z + 0.5, step)[0, 0, 0, :-1].numpy()
+    assert np.allclose(between, (expected[1:] + expected[:-1]) / 2, atol=1e-4)
+
+
+def test_tunes_are_checked() -> None:
+    with pytest.raises(bkcodec.UsageError, match="tune"):
+        EncodeOptions(tune="vmaf")
+    with pytest.raises(bkcodec.UsageError, match="effort"):
+        EncodeOptions(effort=10)
