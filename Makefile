@@ -49,7 +49,13 @@ test: $(VENV)/.dev $(KAITAI)
 	$(BIN)/python -m coverage report --fail-under=100 \
 		--include='bkcodec/container.py,bkcodec/metadata.py,bkcodec/options.py,bkcodec/prior/*.py'
 
-test-slow: $(VENV)/.dev $(KAITAI)
+# The large engines of data, for test-slow. Newer versions of pyarrow need NumPy 2, which compressai
+# does not take.
+$(VENV)/.engines: $(VENV)/.dev
+	$(PIP) --editable '.[datasets,ray]' 'pyarrow<24'
+	@touch $@
+
+test-slow: $(VENV)/.engines $(KAITAI)
 	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/.dev

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from bkcodec.inspection import info
+    from bkcodec.latents import decode_latents
     from bkcodec.models.compression import BkSdmCompression
     from bkcodec.options import Backbone, DecodeOptions, EncodeOptions, Limits
 
@@ -53,6 +54,7 @@ _HOMES = {
     "create_bk_sdm_compression_model": "coding.assembly",
     "decode": "codec",
     "decode_from": "codec",
+    "decode_latents": "latents",
     "encode": "codec",
     "encode_to": "codec",
     "info": "inspection",
@@ -75,6 +77,7 @@ __all__ = [
     "create_bk_sdm_compression_model",
     "decode",
     "decode_from",
+    "decode_latents",
     "encode",
     "encode_to",
     "info",

@@ -52,6 +52,7 @@ from bkcodec.errors import FormatError, LimitError, UnsupportedError
 from bkcodec.files import read_limited, read_whole
 from bkcodec.metadata import NO_METADATA, Metadata
 from bkcodec.options import MAX_LEVEL, Limits
+from bkcodec.remote import Url
 from bkcodec.tiling import check_pixels, padded_pixels
 
 MAGIC = b"\x8bBKC"
@@ -123,8 +124,8 @@ def read_file(fo: BinaryIO, limits: Limits) -> bytes:
     return read_limited(fo, lambda head: longest(head, limits), MAGIC)
 
 
-def read_path(path: Path | None, limits: Limits) -> bytes:
-    """The same from a path, or from standard input (None); for errors see also ``read_whole``."""
+def read_path(path: Path | Url | None, limits: Limits) -> bytes:
+    """The same from a path, a URL or standard input (None); for errors see also ``read_whole``."""
     return read_whole(path, lambda head: longest(head, limits), MAGIC)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from bkcodec.errors import BkcError, FormatError, InputError, LimitError, UsageError
+from bkcodec.remote import Url
 
 STREAM = "-"
 _KINDS = "png apng jpg jpeg jpe jfif webp tif tiff bmp gif ppm pgm pbm pnm avif jp2 tga ico qoi"
@@ -34,11 +35,11 @@ _SPOOL_BYTES = 2**26  # kept in memory on the way to standard output
 Limit = int | Callable[[bytes], int]  # bytes, or how many a file may have that begins so
 
 
-def read_whole(path: Path | None, limit: Limit, magic: bytes = b"") -> bytes:
+def read_whole(path: Path | Url | None, limit: Limit, magic: bytes = b"") -> bytes:
     """The bytes of a file.
 
     Args:
-        path: of the file; None = standard input.
+        path: of the file, or its URL; None = standard input.
         limit: one byte more and the file is refused.
         magic: what it must begin with, or no more of it is read.
 
@@ -122,13 +123,13 @@ def _write_through(content: Content, stream: BinaryIO) -> None:
     stream.flush()
 
 
-def write_whole(path: Path, content: Content, force: bool = False) -> None:
+def write_whole(path: Path | Url, content: Content, force: bool = False) -> None:
     """Write a file so that it is there completely or not at all.
 
     What leads to a pipe, a device or an open file of a process is written to instead.
 
     Args:
-        path: where; its folder is made if it is missing.
+        path: where; its folder is made if it is missing. A URL's store decides how whole.
         content: bytes, or what writes them into an open file.
         force: replace a file that exists; the new one gets its mode.
 
@@ -137,6 +138,11 @@ def write_whole(path: Path, content: Content, force: bool = False) -> None:
         BkcError: the system refuses (disk full, no permission).
     """
     try:
+        if isinstance(path, Url):
+            if not force and path.exists():
+                raise _in_the_way(path)
+            path.write(content)
+            return
         refuse_folder(path)
         if is_stream(path):
             with open(os.open(path, os.O_WRONLY | os.O_APPEND), "wb") as stream:
@@ -156,13 +162,17 @@ def write_whole(path: Path, content: Content, force: bool = False) -> None:
                     shutil.copymode(path, file.name)
                 os.replace(file.name, path)
             elif not _moved_to_free_name(Path(file.name), path):
-                raise InputError(f"{printable(path)}: exists already; --force overwrites it")
+                raise _in_the_way(path)
     except BrokenPipeError:
         raise
     except OSError as error:
         raise BkcError(
             f"{printable(path)}: cannot be written: {error.strerror or error}"
         ) from error
+
+
+def _in_the_way(path: Path | Url) -> InputError:
+    return InputError(f"{printable(path)}: exists already; --force overwrites it")
 
 
 @contextlib.contextmanager

@@ -118,3 +118,13 @@ def test_the_public_names() -> None:
 def test_files_are_short() -> None:
     lengths = sorted(len(p.read_text("utf-8").splitlines()) for p in PACKAGE.rglob("*.py"))
     assert lengths[-1] <= 400 and lengths[len(lengths) // 2] <= 150
+
+
+def test_other_engines_are_for_integrations() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        place = path.relative_to(PACKAGE).as_posix()
+        if not place.startswith("integrations/"):
+            assert not imports(path) & {"webdataset", "datasets", "ray"}, path
+        assert place == "remote.py" or "fsspec" not in imports(path), path
+    loaded = modules_after("import bkcodec, bkcodec.remote, bkcodec.cli")
+    assert not loaded & {"webdataset", "datasets", "ray", "fsspec"}

@@ -18,6 +18,22 @@ from bkcodec.tiling import Slices, scaled, tile_cells, windows, within
 
 
 @torch.inference_mode()
+def denoised(
+    model: BkSdmCompression,
+    device: torch.device,
+    symbols: Symbols,
+    levels: int | Levels,
+    how: Denoising,
+) -> NDArray[np.float32]:
+    """Symbols -> standardised y_hat [C, h, w] of the whole picture; see ``picture_bands``."""
+    position = torch.from_numpy(np.atleast_1d(levels)).to(device) / MAX_LEVEL
+    own = position if position.ndim == 1 else position[None]
+    y_hat = model.sample(torch.from_numpy(symbols).to(device)[None].float(), own, how)
+    latents: NDArray[np.float32] = y_hat[0].float().cpu().numpy()
+    return latents
+
+
+@torch.inference_mode()
 def picture_bands(
     model: BkSdmCompression,
     device: torch.device,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bkcodec.coding.decoder import picture_bands
+from bkcodec.coding.decoder import denoised, picture_bands
 from bkcodec.coding.encoder import Encoder
 from bkcodec.coding.refine import Way, refine
 from bkcodec.models.compression import BkSdmCompression
@@ -63,6 +63,21 @@ class FloatCoder:
         """Symbols -> the picture in bands uint8 [n, W, 3]; see ``decoder.picture_bands``."""
         how = Denoising(options.steps, options.scheduler, seed, options.realism, timestep)
         return picture_bands(self.model, self._device, symbols, levels, size, options.tile, how)
+
+    def latents(
+        self,
+        symbols: Symbols,
+        levels: int | Levels,
+        size: tuple[int, int],
+        options: DecodeOptions,
+        seed: int,
+        timestep: int | None,
+    ) -> NDArray[np.float32]:
+        """Symbols -> standardised y_hat [C, h, w], which the VAE decoder would see."""
+        cells = tile_cells(options.tile, *size, self.stride) * self.model.factor
+        steps, scheduler, realism = options.steps, options.scheduler, options.realism
+        how = Denoising(steps, scheduler, seed, realism, timestep, cells)
+        return denoised(self.model, self._device, symbols, levels, how)
 
     def seen_at_once(self, width: int, height: int, tile: int | None, steps: int) -> int:
         """Pixels of a picture that the networks see at once, about."""

@@ -130,17 +130,45 @@ class IntegerCoder:
                 return runtime.synthesise(symbols[(..., *place)], _at(levels, place), timestep)
 
             return _bands(make, runtime, grid, size, side, reach.synthesis)
-        belief = Belief(runtime, symbols, levels, LATENT_TILES * side)
-        y_hat = belief.denoised(options.steps, seed, timestep)
-        if options.realism < 1:
-            mean = real(belief.mean)
-            y_hat = as_map(mean + options.realism * (real(y_hat) - mean))
+        y_hat = self._denoised(symbols, levels, side, options, seed, timestep)
         texture = 0.0 if once else options.realism
 
         def show(runtime: Runtime, place: Slices) -> NDArray[np.uint8]:
             return runtime.picture(y_hat[(..., *place)], texture)
 
         return _bands(show, runtime, grid, size, side, reach.picture)
+
+    def latents(
+        self,
+        symbols: Symbols,
+        levels: int | Levels,
+        size: tuple[int, int],
+        options: DecodeOptions,
+        seed: int,
+        timestep: int | None,
+    ) -> Latent:
+        """See ``FloatCoder``."""
+        if options.steps > 1 and options.scheduler != "ddim":
+            return self._floats().latents(symbols, levels, size, options, seed, timestep)
+        side = tile_cells(options.tile, *size, STRIDE)
+        return float_y(self._denoised(symbols, levels, side, options, seed, timestep))
+
+    def _denoised(
+        self,
+        symbols: Symbols,
+        levels: int | Levels,
+        side: int,
+        options: DecodeOptions,
+        seed: int,
+        timestep: int | None,
+    ) -> Map:
+        """Standardised y_hat [M, h, w], in tiles of so many cells."""
+        belief = Belief(self.runtime, symbols, levels, LATENT_TILES * side)
+        y_hat = belief.denoised(options.steps, seed, timestep)
+        if options.realism == 1:
+            return y_hat
+        mean = real(belief.mean)
+        return as_map(mean + options.realism * (real(y_hat) - mean))
 
     def seen_at_once(self, width: int, height: int, tile: int | None, steps: int) -> int:
         """Pixels of a picture that the networks see at once, about."""

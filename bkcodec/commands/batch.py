@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +24,7 @@ from bkcodec.commands.shared import Shared
 from bkcodec.errors import BkcError, InputError
 from bkcodec.files import Content, is_stream, printable, refuse_folder, write_stream, write_whole
 from bkcodec.machine import n_cores, out_of_memory, share_heap, share_threads
+from bkcodec.remote import Url
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -283,11 +285,15 @@ def is_in_the_way(job: Job, shared: Shared) -> bool:
     Raises:
         InputError: it exists, and nobody said what to do.
     """
-    if job.target is None or not os.path.lexists(job.target):
+    if job.target is None:
         return False
-    refuse_folder(job.target)
-    if is_stream(job.target):
+    if isinstance(job.target, Url):
+        if not job.target.exists():
+            return False
+    elif not os.path.lexists(job.target) or is_stream(job.target):
         return False
+    else:
+        refuse_folder(job.target)
     if shared.skip_existing:
         return True
     if not shared.force:
@@ -301,6 +307,6 @@ def write_output(job: Job, content: Content, shared: Shared) -> None:
         write_stream(content)
         return
     write_whole(job.target, content, shared.force)
-    if shared.keep_mtime and job.source is not None:
+    if shared.keep_mtime and isinstance(job.source, Path) and isinstance(job.target, Path):
         status = job.source.stat()
         os.utime(job.target, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -28,6 +28,7 @@ from bkcodec.options import (
     check_alpha,
     level_to_quality,
 )
+from bkcodec.remote import Url
 from bkcodec.shards.names import renaming
 
 if TYPE_CHECKING:
@@ -234,7 +235,9 @@ def _work(options: DecodeOptions, style: Style, shared: Shared) -> Work:
             "bytes_before": len(data),
             "notes": notes,
         }
-        if job.target is not None and job.target.is_file():
+        if isinstance(job.target, Url):
+            values["bytes_after"] = job.target.n_bytes()
+        elif job.target is not None and job.target.is_file():
             values["bytes_after"] = job.target.stat().st_size
         return Report(job, values)
 

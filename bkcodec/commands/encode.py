@@ -19,10 +19,11 @@ from bkcodec.commands.shared import Shared, shared_options
 from bkcodec.commands.sources import Source, read_source, source_from_bytes
 from bkcodec.commands.tar import SHARDS, Shards, run_shards, shard_options
 from bkcodec.commands.values import byte_size, strip
-from bkcodec.container import extra_bytes
+from bkcodec.container import container_from_bytes, extra_bytes, read_path
 from bkcodec.errors import BkcError, UsageError
 from bkcodec.files import IMAGE_SUFFIXES, printable
 from bkcodec.options import MAX_EFFORT, TUNES, EncodeOptions, Limits, level_to_quality
+from bkcodec.remote import Url
 from bkcodec.shards.names import renaming
 
 if TYPE_CHECKING:
@@ -302,16 +303,16 @@ def measured(
     }
 
 
-def check_symbols(path: Path, codec: Codec, encoded: Encoded, limits: Limits) -> None:
+def check_symbols(path: Path | Url, codec: Codec, encoded: Encoded, limits: Limits) -> None:
     """Read a file back and compare its symbols with those that were coded.
 
     Raises:
         BkcError: they differ.
     """
-    from bkcodec.container import container_from_bytes
     from bkcodec.inspection import read_symbols
 
-    _, symbols = read_symbols(container_from_bytes(path.read_bytes(), limits), codec.bundle)
+    container = container_from_bytes(read_path(path, limits), limits)
+    _, symbols = read_symbols(container, codec.bundle)
     if not (symbols == encoded.symbols).all():
         raise BkcError(f"{printable(path)}: verification failed, the symbols differ")
 

@@ -15,6 +15,7 @@ from bkcodec.container import read_path
 from bkcodec.errors import UsageError
 from bkcodec.files import STREAM, printable
 from bkcodec.options import METADATA
+from bkcodec.remote import located
 
 
 @click.command()
@@ -78,7 +79,7 @@ def info(
         return Report(job, inspection.info(data, verify, model))
 
     reports = []
-    jobs = [Job(None if name == STREAM else Path(name), None) for name in files]
+    jobs = [Job(None if name == STREAM else located(name), None) for name in files]
     for report in run_all(jobs, describe, 1):
         reports.append(report)
         row: dict[str, Any] = {"file": report.job.name}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bkcodec.errors import BkcError, InputError, UsageError
 from bkcodec.files import STREAM, printable
+from bkcodec.remote import Url, is_url, located
 
 EXTENSION = ".bkc"
 ERRORS = ".errors.json"  # what lists the failures in a tar shard ends so
@@ -22,8 +23,8 @@ _PARTIAL = (".crdownload", ".part", ".tmp")  # not there yet, or ours
 class Job:
     """One file to make. ``None`` stands for standard input or output."""
 
-    source: Path | None
-    target: Path | None
+    source: Path | Url | None
+    target: Path | Url | None
 
     @property
     def name(self) -> str:
@@ -84,7 +85,7 @@ def plan(inputs: Iterable[str], naming: Naming, suffixes: frozenset[str], recurs
         UsageError: inputs and output do not go together.
     """
     result = Plan()
-    sources: dict[Path | None, Path] = {}  # source and its place below an output directory
+    sources: dict[Path | Url | None, Path] = {}  # source and its place below an output directory
     texts, output = list(inputs), naming.output
     if output == "":
         raise UsageError("--output: an empty name")
@@ -93,6 +94,8 @@ def plan(inputs: Iterable[str], naming: Naming, suffixes: frozenset[str], recurs
     for text in texts:
         if text == STREAM:
             sources[None] = Path()
+        elif is_url(text):
+            sources |= _in_store(text, suffixes, recursive)
         elif text and os.path.isdir(text):
             sources |= _in_directory(Path(text), suffixes, recursive, result)
         elif text and not (_is_missing(text) and len(texts) == 1):
@@ -100,7 +103,7 @@ def plan(inputs: Iterable[str], naming: Naming, suffixes: frozenset[str], recurs
         else:
             raise InputError(f"{printable(text)!r}: no such file")
     n_inputs = len(sources) + len(result.failures)
-    has_folder = any(os.path.isdir(text) for text in texts if text)
+    has_folder = any(is_folder(text) for text in texts if text)
     result.is_batch = has_folder or n_inputs > 1
     _check(result.is_batch, has_folder, n_inputs, output)
     jobs = [
@@ -121,9 +124,33 @@ def _is_missing(text: str) -> bool:
     return False
 
 
+def is_folder(text: str) -> bool:
+    """Whether an input is a folder; a URL of one ends in a slash."""
+    return text.endswith("/") if is_url(text) else os.path.isdir(text)
+
+
+def _in_store(
+    text: str, suffixes: frozenset[str], recursive: bool
+) -> dict[Path | Url | None, Path]:
+    """An object by its URL, or the fitting ones of a folder."""
+    url = Url(text)
+    if not is_folder(text):
+        return {url: Path(url.name)}
+    try:
+        files = url.files(recursive)
+    except OSError as error:
+        raise InputError(f"{printable(text)}: cannot be read: {error}") from error
+    fitting: dict[Path | Url | None, Path] = {
+        file: place for file, place in files.items() if place.suffix.lower() in suffixes
+    }
+    if not fitting:
+        raise InputError(f"{printable(text)}: nothing to do in this directory")
+    return fitting
+
+
 def _in_directory(
     folder: Path, suffixes: frozenset[str], recursive: bool, result: Plan
-) -> dict[Path | None, Path]:
+) -> dict[Path | Url | None, Path]:
     def failed(error: OSError) -> None:
         name = Path(error.filename or folder)
         reason = InputError(f"{printable(name)}: cannot be read: {error.strerror or error}")
@@ -158,18 +185,20 @@ def _is_hidden(path: Path) -> bool:
     return False
 
 
-def _target(source: Path | None, place: Path, naming: Naming, has_folder: bool) -> Path | None:
+def _target(
+    source: Path | Url | None, place: Path, naming: Naming, has_folder: bool
+) -> Path | Url | None:
     output = naming.output
     if output == STREAM or (source is None and output is None):
         return None
     if output is None:
         assert source is not None
-        return naming.of(source)
+        return source.with_name(naming.of(Path(source.name)).name)
     if has_folder or is_directory(output):
         if source is None:
             raise UsageError("standard input needs a file name as output, not a directory")
-        return Path(output) / naming.of(place)
-    return Path(output)
+        return located(output) / naming.of(place)
+    return located(output)
 
 
 def is_directory(output: str) -> bool:
@@ -195,13 +224,13 @@ def _sort_out(jobs: list[Job], result: Plan, naming: Naming) -> None:
     Raises:
         UsageError: the only job would overwrite its input.
     """
-    sources = {os.path.realpath(job.source) for job in jobs if job.source is not None}
+    sources = {_key(job.source) for job in jobs if job.source is not None}
     targets: dict[str, list[Job]] = {}
     for job in jobs:
-        key = os.path.realpath(job.target) if job.target is not None else STREAM
+        key = _key(job.target)
         targets.setdefault(key, []).append(job)
     for job in jobs:
-        key = os.path.realpath(job.target) if job.target is not None else STREAM
+        key = _key(job.target)
         rivals = [printable(other.name) for other in targets[key]]
         target = printable(job.target)
         if key in sources:
@@ -215,3 +244,14 @@ def _sort_out(jobs: list[Job], result: Plan, naming: Naming) -> None:
             result.failures.append((job, UsageError(f"{text}{target}{hint}")))
         else:
             result.jobs.append(job)
+
+
+def _key(place: Path | Url | None) -> str:
+    """The same for two names of one file."""
+    return (
+        STREAM
+        if place is None
+        else os.path.realpath(place)
+        if isinstance(place, Path)
+        else str(place)
+    )

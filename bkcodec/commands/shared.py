@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -11,10 +10,11 @@ from typing import Any
 import click
 
 from bkcodec.commands import completion
-from bkcodec.commands.paths import Plan
+from bkcodec.commands.paths import Plan, is_folder
 from bkcodec.commands.values import tile
 from bkcodec.errors import UsageError
 from bkcodec.options import DEVICES, UNETS, Backbone, Limits, at_most_one
+from bkcodec.remote import Url, without_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,11 @@ class Shared:
         for flag, is_set in flags.items():
             if is_set and to_stdout:
                 raise UsageError(f"--{flag} does not apply to standard output")
-        if self.recursive and not any(os.path.isdir(name) for name in inputs):
+        if self.recursive and not any(is_folder(name) for name in inputs):
             raise UsageError("--recursive needs a directory as input")
-        if self.keep_mtime and (to_stdout or any(job.source is None for job in plan.jobs)):
-            raise UsageError("--keep-mtime needs files, not standard input or output")
+        places = [place for job in plan.jobs for place in (job.source, job.target)]
+        if self.keep_mtime and (None in places or any(isinstance(p, Url) for p in places)):
+            raise UsageError("--keep-mtime needs files, not URLs, standard input or output")
 
 
 _OPTIONS = (
@@ -141,6 +142,8 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def with_shared(**given: Any) -> Any:
+        given["inputs"] = tuple(map(without_file, given["inputs"]))
+        given["output"] = given["output"] and without_file(given["output"])
         shared = Shared(**{f.name: given.pop(f.name) for f in fields(Shared)})
         return command(shared=shared, **given)
 

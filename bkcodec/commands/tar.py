@@ -21,6 +21,7 @@ from bkcodec.commands.shared import Shared
 from bkcodec.errors import BkcError, UsageError
 from bkcodec.files import STREAM, is_stream, output_stream, printable, write_whole
 from bkcodec.machine import n_cores, out_of_memory, share_threads
+from bkcodec.remote import Url
 from bkcodec.shards.conversion import Conversion, Failure, Tally, convert
 from bkcodec.shards.members import open_shard
 from bkcodec.shards.names import Renaming, shard_names
@@ -150,9 +151,13 @@ class _Work:
 
     def __call__(self, job: Job) -> Report:
         started, tallies = time.perf_counter(), list[Tally]()
-        errors = None  # where failures are listed
-        if self.writes and job.target is not None and not is_stream(job.target):
-            errors = job.target.with_suffix(ERRORS)
+        target, errors = job.target, None  # and where failures are listed
+        if (
+            self.writes
+            and target is not None
+            and (isinstance(target, Url) or not is_stream(target))
+        ):
+            errors = target.with_suffix(ERRORS)
 
         def content(file: BinaryIO) -> None:
             with open_shard(job.source) as source:
@@ -179,7 +184,7 @@ class _Work:
         return Report(job, values, problems=_problems(job, tally, errors))
 
 
-def _record(failures: list[Failure], path: Path) -> None:
+def _record(failures: list[Failure], path: Path | Url) -> None:
     """List failures in a file, or see to it that there is none."""
     if failures:
         rows = [{"member": failure.member, "error": failure.reason} for failure in failures]
@@ -188,7 +193,7 @@ def _record(failures: list[Failure], path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _problems(job: Job, tally: Tally, errors: Path | None) -> list[str]:
+def _problems(job: Job, tally: Tally, errors: Path | Url | None) -> list[str]:
     """One line for all failures where a file lists them, else one for each."""
     if errors is not None and tally.failures:
         count = f"{len(tally.failures):,} of {tally.members:,} members failed"

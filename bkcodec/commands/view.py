@@ -22,6 +22,7 @@ from bkcodec.files import (
     write_whole,
 )
 from bkcodec.options import Backbone, DecodeOptions, Limits, level_to_quality
+from bkcodec.remote import Url
 
 if TYPE_CHECKING:
     from bkcodec.pages.view import Shown
@@ -86,12 +87,14 @@ def view(
     exit_for([report])
 
 
-def _check(target: Path | None, original: Path | None, force: bool) -> None:
+def _check(target: Path | Url | None, original: Path | None, force: bool) -> None:
     """Refuse an output that is in the way, before anything is decoded."""
     if target is None:
         if force:
             raise UsageError("--force does not apply to standard output")
         return
+    if isinstance(target, Url):
+        return  # its store says when it is written
     if original is not None and target.resolve() == original.resolve():
         raise UsageError(f"{printable(target)} is an input; it would be overwritten")
     refuse_folder(target)

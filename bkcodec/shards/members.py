@@ -14,13 +14,14 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from bkcodec.errors import InputError
 from bkcodec.files import printable
+from bkcodec.remote import Url
 
 BLOCK = tarfile.BLOCKSIZE
 MAX_HEADER_BYTES = 2**20  # of one member, extension headers included
@@ -267,23 +268,23 @@ def _records(data: bytes) -> dict[str, str]:
 
 
 @contextmanager
-def open_shard(path: Path | None) -> Iterator[BinaryIO]:
+def open_shard(path: Path | Url | None) -> Iterator[BinaryIO]:
     """Open a tar file, also one that was compressed with gzip.
 
     Args:
-        path: None = standard input.
+        path: or URL; None = standard input.
 
     Raises:
         InputError: unreadable, or compressed in another way.
     """
     if path is None and sys.stdin is None:
         raise InputError("standard input is closed")
-    try:
-        file = sys.stdin.buffer if path is None else path.open("rb")
-        head = cast(io.BufferedReader, file).peek(8)
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or error}") from error
-    with nullcontext() if path is None else file:
+    with ExitStack() as stack:
+        try:
+            file = sys.stdin.buffer if path is None else stack.enter_context(path.open("rb"))
+            head = cast(io.BufferedReader, file).peek(8)
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror or error}") from error
         for magic, name in _COMPRESSED.items():
             if head.startswith(magic):
                 raise InputError(f"compressed with {name}; decompress it first")

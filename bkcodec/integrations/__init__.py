@@ -1,0 +1,1 @@
+"""Adapters for engines that feed photos to training: one module each, which needs that engine."""
