@@ -12,13 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import numpy as np
 from PIL import Image
 
 from bkcodec import machine
 from bkcodec.bundle import Bundle, bundle_for, check_fingerprint, find_bundle, load_bundle
 from bkcodec.coding.integers import IntegerCoder, IntegerEncoder
-from bkcodec.coding.search import largest
+from bkcodec.coding.regions import mapped, offsets_of
+from bkcodec.coding.search import largest, smallest
 from bkcodec.container import (
     Container,
     container_from_bytes,
@@ -27,17 +27,25 @@ from bkcodec.container import (
     read_file,
 )
 from bkcodec.engine.runtime import Runtime
-from bkcodec.errors import FormatError, TargetError, UsageError, extra, failures
+from bkcodec.errors import FormatError, UsageError, extra, failures
 from bkcodec.image.exif import thumbnail_bytes
 from bkcodec.image.metadata import stripped
-from bkcodec.image.picture import Picture, Pixels, Rows, apply_alpha, image_from_rows, reduced
+from bkcodec.image.picture import (
+    Picture,
+    Pixels,
+    Rows,
+    apply_alpha,
+    finished,
+    image_from_rows,
+    reduced,
+)
 from bkcodec.image.reading import alpha_from_png, picture_from_image
 from bkcodec.image.sources import FileSource, PhotoSource, bytes_from, image_from
 from bkcodec.image.writing import alpha_to_png
 from bkcodec.inspection import read_symbols
 from bkcodec.machine import out_of_memory, pick_device
 from bkcodec.options import NO_BACKBONE, Backbone, DecodeOptions, EncodeOptions
-from bkcodec.prior.levelmap import Levels, Offsets, cell_levels, write_map
+from bkcodec.prior.levelmap import Levels, Offsets
 from bkcodec.prior.tables import Symbols
 from bkcodec.tiling import padded_pixels
 
@@ -60,11 +68,12 @@ _TURN = threading.RLock()
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A finished file, its parts, and the symbols in it."""
+    """A finished file, its parts, the symbols in it, and what a metric's target was met with."""
 
     data: bytes
     container: Container
     symbols: Symbols
+    reached: float | None = None
 
     def __len__(self) -> int:
         return len(self.data)
@@ -131,7 +140,7 @@ class Codec:
         Raises:
             TypeError: no photo.
             InputError: pixels that cannot be coded.
-            TargetError: a target below the smallest possible file.
+            TargetError: a target below the smallest possible file, or above the best.
             LimitError: out of memory, or not enough of it to begin with.
             UsageError: options for another bundle or device than this codec's.
         """
@@ -151,24 +160,23 @@ class Codec:
         Args:
             picture: the photo.
             options: how.
-            offsets: a level map (see ``prior.levelmap``) for a file of a given quality.
+            offsets: a level map (see ``prior.levelmap``) instead of the options' regions and map.
+                Where a target decides on the level, what leads beyond the scale is at its end.
 
         Raises:
-            UsageError: a map of another size or beyond the levels, or one with a target or an
-                effort.
+            UsageError: a map of another size or beyond the levels, or one with an effort.
         """
         deadline = math.inf if options.timeout is None else time.monotonic() + options.timeout
+        marked = picture.size
         picture = apply_alpha(reduced(picture, options.max_side), options.alpha)
-        levels = _levels(picture, options, offsets, self.coder.stride)
+        offsets = offsets_of(options, marked, picture.size, self.coder.stride, offsets)
         with self._turn(), out_of_memory(ADVICE):
             y, z = self.encoder.analyse(picture.rgb, options.tile, keep_y=options.effort > 0)
-        frame = self._frame(picture, options, offsets)
-        limit = options.largest_file(*picture.size)
-        if limit is not None:
-            frame = _with_small_thumbnail(frame, options, limit)
-            encoded = self._largest(z, frame, limit, deadline, HINT_BYTES if options.effort else 0)
+        frame = self._frame(picture, options)
+        if options.has_target:
+            encoded = self._searched(z, frame, offsets, picture, options, deadline)
         else:
-            symbols = self.encoder.quantise(z, levels)
+            symbols, levels, frame = self._quantised(z, options.level, offsets, frame)
             del z  # large for huge pictures
             encoded = self._pack(symbols, levels, frame, options)
         if y is None:
@@ -222,7 +230,7 @@ class Codec:
         seed = container.seed if options.seed is None else options.seed
         colours = self.coder.bands(symbols, levels, size, options, seed, timestep)
         mode = ("L" if container.greyscale else "RGB") + ("" if alpha is None else "A")
-        bands = self._bands(colours, container.greyscale, alpha)
+        bands = finished(self._guarded(colours), container.greyscale, alpha)
         return Rows(*size, mode, bands, container.metadata)
 
     def check_memory(
@@ -258,9 +266,7 @@ class Codec:
         """Threads that share pretrained parts, which have settings and a place, take turns."""
         return _TURN if self.coder.takes_turns else nullcontext()
 
-    def _frame(
-        self, picture: Picture, options: EncodeOptions, offsets: Offsets | None
-    ) -> Container:
+    def _frame(self, picture: Picture, options: EncodeOptions) -> Container:
         """All of the file but its symbols."""
         width, height = picture.size
         return Container(
@@ -270,29 +276,50 @@ class Codec:
             self.coder.stride,
             options.level,
             b"",
-            level_map=write_map(offsets) if offsets is not None and offsets.any() else None,
             alpha=alpha_to_png(picture.alpha) if picture.alpha is not None else None,
             metadata=stripped(picture.metadata, options.strip),
             greyscale=picture.greyscale,
         )
 
-    def _largest(
-        self, z: Any, frame: Container, limit: int, deadline: float, reserve: int
+    def _quantised(
+        self, z: Any, level: int, offsets: Offsets | None, frame: Container
+    ) -> tuple[Symbols, int | Levels, Container]:
+        """Symbols at a level, the levels of their cells, and the frame that says both."""
+        levels, level_map = mapped(level, offsets, z.shape[1:])
+        symbols = self.encoder.quantise(z, levels)
+        return symbols, levels, replace(frame, level=level, level_map=level_map)
+
+    def _searched(
+        self,
+        z: Any,
+        frame: Container,
+        offsets: Offsets | None,
+        picture: Picture,
+        options: EncodeOptions,
+        deadline: float,
     ) -> Encoded:
-        """The best file of at most so many bytes; see ``largest``."""
+        """The best file of at most so many bytes, or the smallest that reaches a metric's value."""
+        limit, target = options.largest_file(*picture.size), options.metric_target
+        if limit is not None:
+            frame, reserve = _with_small_thumbnail(frame, options, limit), HINT_BYTES
+            return largest(
+                lambda level: self._pack(*self._quantised(z, level, offsets, frame)),
+                limit,
+                deadline,
+                reserve if options.effort else 0,
+                extra_bytes(frame),
+            )
+        assert target is not None
+        original = picture.rgb[..., :1] if picture.greyscale else picture.rgb
 
-        def coded(level: int) -> Encoded:
-            return self._pack(self.encoder.quantise(z, level), level, replace(frame, level=level))
+        def probe(level: int) -> tuple[Encoded, float]:
+            encoded = self._pack(*self._quantised(z, level, offsets, frame), options)
+            container = replace(encoded.container, alpha=None)
+            rows = self.decode_rows(container, DecodeOptions(tile=options.tile), whole=True)
+            return encoded, target.metric.measure(original, rows.whole())
 
-        try:
-            return largest(coded, limit, deadline, reserve)
-        except TargetError as error:
-            parts = [f"{name} {n:,} bytes" for name, n in extra_bytes(frame).items()]
-            if not parts:
-                raise
-            raise TargetError(
-                f"{error}, of which {', '.join(parts)}; --strip and --alpha drop leave these out"
-            ) from error
+        encoded, value = smallest(probe, target, deadline)
+        return replace(encoded, reached=value)
 
     def _pack(
         self,
@@ -309,35 +336,14 @@ class Codec:
             container = _with_small_thumbnail(container, options, len(string))
         return Encoded(container_to_bytes(container), container, coded)
 
-    def _bands(
-        self, colours: Iterator[Pixels], greyscale: bool, alpha: Pixels | None
-    ) -> Iterator[Pixels]:
-        """Bands of RGB made grey where the photo was, with their part of the alpha plane."""
-        top = 0
+    def _guarded(self, bands: Iterator[Pixels]) -> Iterator[Pixels]:
+        """Bands made in turn; errors on the way say so, but not those of a caller meanwhile."""
         while True:
-            # for the work, not for what a caller does meanwhile
             with self._turn(), out_of_memory(ADVICE), failures("decoding"):
-                band = next(colours, None)
+                band = next(bands, None)
             if band is None:
                 return
-            if greyscale:
-                band = np.asarray(Image.fromarray(band).convert("L"))[..., None]
-            if alpha is not None:
-                band = np.dstack([band, alpha[top : top + len(band)]])
-            top += len(band)
             yield band
-
-
-def _levels(
-    picture: Picture, options: EncodeOptions, offsets: Offsets | None, stride: int
-) -> int | Levels:
-    """The level of all cells, or that of each."""
-    if offsets is None:
-        return options.level
-    if options.effort or options.has_target:
-        raise UsageError("a level map goes with a quality, not with targets or an effort")
-    rows, columns = (-(-n // stride) for n in reversed(picture.size))
-    return cell_levels(options.level, offsets, rows, columns)
 
 
 def _with_small_thumbnail(container: Container, options: EncodeOptions, n_bytes: int) -> Container:
