@@ -77,13 +77,6 @@ def mapped(
     return cell_levels(level, cut, *cells), write_map(cut)
 
 
-def drawn(offsets: Offsets) -> list[str]:
-    """A small picture of offsets in quality, a row of blocks a line, as text."""
-    texts = [[f"{offset / 2:+g}" if offset else "." for offset in row] for row in offsets.tolist()]
-    width = max(len(text) for row in texts for text in row)
-    return [" ".join(text.rjust(width) for text in row) for row in texts]
-
-
 def _blocks(begin: int, length: int, scale: float) -> tuple[int, int]:
     """The first block of an interval of pixels, and the one behind its last."""
     first, end = begin * scale, (begin + length) * scale
