@@ -25,7 +25,7 @@ STRIPPED = (*METADATA, "gps", "thumbnail")  # what can be left out
 SCHEDULERS = ("ddim", "dpm++", "euler", "lcm")
 UNETS = ("auto", "own", "bk-sdm")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-ROI_STEPS = 20.0  # points of quality that a region gets where nobody says how many
+ROI_STEPS = 30.0  # points of quality that a region gets where nobody says how many
 AS_ASKED = 128  # grey of a quality map; a step of grey is half a point of quality
 
 

@@ -69,7 +69,7 @@ def region_options(command: Callable[..., Any]) -> Callable[..., Any]:
         multiple=True,
         type=Region.parse,
         metavar="X,Y,W,H[:+N]",
-        help="Code a region, in pixels of the upright photo, N points of quality better (20), or "
+        help="Code a region, in pixels of the upright photo, N points of quality better (30), or "
         "worse with :-N; may be given several times.",
     )
     @functools.wraps(command)
