@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -16,6 +15,7 @@ from PIL import Image
 
 from bkcodec import machine
 from bkcodec.bundle import Bundle, bundle_for, check_fingerprint, find_bundle, load_bundle
+from bkcodec.coding.bands import finished
 from bkcodec.coding.integers import IntegerCoder, IntegerEncoder
 from bkcodec.coding.regions import mapped, offsets_of
 from bkcodec.coding.search import largest, smallest
@@ -27,23 +27,15 @@ from bkcodec.container import (
     read_file,
 )
 from bkcodec.engine.runtime import Runtime
-from bkcodec.errors import FormatError, UsageError, extra, failures
+from bkcodec.errors import FormatError, UsageError, extra
 from bkcodec.image.exif import thumbnail_bytes
 from bkcodec.image.metadata import stripped
-from bkcodec.image.picture import (
-    Picture,
-    Pixels,
-    Rows,
-    apply_alpha,
-    finished,
-    image_from_rows,
-    reduced,
-)
+from bkcodec.image.picture import Picture, Rows, apply_alpha, image_from_rows, reduced
 from bkcodec.image.reading import alpha_from_png, picture_from_image
 from bkcodec.image.sources import FileSource, PhotoSource, bytes_from, image_from
 from bkcodec.image.writing import alpha_to_png
 from bkcodec.inspection import read_symbols
-from bkcodec.machine import out_of_memory, pick_device
+from bkcodec.machine import ADVICE, out_of_memory, pick_device
 from bkcodec.options import NO_BACKBONE, Backbone, DecodeOptions, EncodeOptions
 from bkcodec.prior.levelmap import Levels, Offsets
 from bkcodec.prior.tables import Symbols
@@ -58,10 +50,6 @@ OWN_UNET = Backbone(unet="own")
 SHARE = 10  # a preview may have one byte for so many of the picture
 READ, WHOLE = 3, 7  # bytes of a pixel that is read; of a decoded one, as array and as image
 HINT_BYTES = 7  # of the section with timestep and seed, at most
-ADVICE = (
-    "A smaller --tile needs less; with a backbone also a tiny VAE (--vae), --unet own, or "
-    "--device cpu."
-)
 
 _TURN = threading.RLock()
 
@@ -176,7 +164,7 @@ class Codec:
         if options.has_target:
             encoded = self._searched(z, frame, offsets, picture, options, deadline)
         else:
-            symbols, levels, frame = self._quantised(z, options.level, offsets, frame)
+            symbols, levels, frame = _quantised(self.encoder, z, options.level, offsets, frame)
             del z  # large for huge pictures
             encoded = self._pack(symbols, levels, frame, options)
         if y is None:
@@ -230,7 +218,7 @@ class Codec:
         seed = container.seed if options.seed is None else options.seed
         colours = self.coder.bands(symbols, levels, size, options, seed, timestep)
         mode = ("L" if container.greyscale else "RGB") + ("" if alpha is None else "A")
-        bands = finished(self._guarded(colours), container.greyscale, alpha)
+        bands = finished(colours, container.greyscale, alpha, self._turn)
         return Rows(*size, mode, bands, container.metadata)
 
     def check_memory(
@@ -281,14 +269,6 @@ class Codec:
             greyscale=picture.greyscale,
         )
 
-    def _quantised(
-        self, z: Any, level: int, offsets: Offsets | None, frame: Container
-    ) -> tuple[Symbols, int | Levels, Container]:
-        """Symbols at a level, the levels of their cells, and the frame that says both."""
-        levels, level_map = mapped(level, offsets, z.shape[1:])
-        symbols = self.encoder.quantise(z, levels)
-        return symbols, levels, replace(frame, level=level, level_map=level_map)
-
     def _searched(
         self,
         z: Any,
@@ -303,7 +283,7 @@ class Codec:
         if limit is not None:
             frame, reserve = _with_small_thumbnail(frame, options, limit), HINT_BYTES
             return largest(
-                lambda level: self._pack(*self._quantised(z, level, offsets, frame)),
+                lambda level: self._pack(*_quantised(self.encoder, z, level, offsets, frame)),
                 limit,
                 deadline,
                 reserve if options.effort else 0,
@@ -313,7 +293,7 @@ class Codec:
         original = picture.rgb[..., :1] if picture.greyscale else picture.rgb
 
         def probe(level: int) -> tuple[Encoded, float]:
-            encoded = self._pack(*self._quantised(z, level, offsets, frame), options)
+            encoded = self._pack(*_quantised(self.encoder, z, level, offsets, frame), options)
             container = replace(encoded.container, alpha=None)
             rows = self.decode_rows(container, DecodeOptions(tile=options.tile), whole=True)
             return encoded, target.metric.measure(original, rows.whole())
@@ -336,14 +316,14 @@ class Codec:
             container = _with_small_thumbnail(container, options, len(string))
         return Encoded(container_to_bytes(container), container, coded)
 
-    def _guarded(self, bands: Iterator[Pixels]) -> Iterator[Pixels]:
-        """Bands made in turn; errors on the way say so, but not those of a caller meanwhile."""
-        while True:
-            with self._turn(), out_of_memory(ADVICE), failures("decoding"):
-                band = next(bands, None)
-            if band is None:
-                return
-            yield band
+
+def _quantised(
+    encoder: Encoder | IntegerEncoder, z: Any, level: int, offsets: Offsets | None, frame: Container
+) -> tuple[Symbols, int | Levels, Container]:
+    """Symbols at a level, the levels of their cells, and the frame that says both."""
+    levels, level_map = mapped(level, offsets, z.shape[1:])
+    symbols = encoder.quantise(z, levels)
+    return symbols, levels, replace(frame, level=level, level_map=level_map)
 
 
 def _with_small_thumbnail(container: Container, options: EncodeOptions, n_bytes: int) -> Container:

@@ -74,18 +74,6 @@ class Rows:
         return pixels
 
 
-def finished(bands: Iterator[Pixels], greyscale: bool, alpha: Pixels | None) -> Iterator[Pixels]:
-    """Bands of RGB, from top to bottom, made grey where the photo was, with their alpha."""
-    top = 0
-    for band in bands:
-        if greyscale:
-            band = np.asarray(Image.fromarray(band).convert("L"))[..., None]
-        if alpha is not None:
-            band = np.dstack([band, alpha[top : top + len(band)]])
-        top += len(band)
-        yield band
-
-
 def rows_from_picture(picture: Picture) -> Rows:
     """A picture as one band of rows."""
     colour = picture.rgb[..., :1] if picture.greyscale else picture.rgb
