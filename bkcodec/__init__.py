@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     )
     from bkcodec.inspection import info
     from bkcodec.models.compression import BkSdmCompression
-    from bkcodec.options import Backbone, DecodeOptions, EncodeOptions, Limits
+    from bkcodec.options import Backbone, DecodeOptions, EncodeOptions, Limits, Region
 
 __version__ = "0.1.0.dev0"
 
@@ -47,6 +47,7 @@ _HOMES = {
     "InputError": "errors",
     "LimitError": "errors",
     "Limits": "options",
+    "Region": "options",
     "TargetError": "errors",
     "UnsupportedError": "errors",
     "UsageError": "errors",
@@ -69,6 +70,7 @@ __all__ = [
     "InputError",
     "LimitError",
     "Limits",
+    "Region",
     "TargetError",
     "UnsupportedError",
     "UsageError",
