@@ -18,7 +18,7 @@ _TAPS, _SIGMA, _WHITE = 11, 1.5, 255
 _K1, _K2 = 0.01, 0.03
 MIN_SIDE = (_TAPS - 1) * 2 ** (len(_WEIGHTS) - 1) + 1  # pixels
 SSIMULACRA2_SIDE = 8  # pixels; the package calls everything smaller perfect
-_SSIMULACRA2_BYTES = 530  # for each pixel, as measured with 1 and 4 megapixels
+_MS_SSIM_BYTES, _SSIMULACRA2_BYTES = 45, 530  # for each pixel, measured with 1 to 9 megapixels
 
 
 def psnr(one: Pixels, other: Pixels) -> float:
@@ -34,9 +34,13 @@ def ms_ssim(one: Pixels, other: Pixels) -> float | None:
 
     Wang et al. 2003, with windows of 11 x 11 pixels that lie inside; None for sides below
     ``MIN_SIDE``. Negative structure counts as none.
+
+    Raises:
+        LimitError: not enough memory for it.
     """
     if min(one.shape[:2]) < MIN_SIDE:
         return None
+    machine.require(_MS_SSIM_BYTES * math.prod(one.shape[:2]))
     channels = zip(np.moveaxis(one, -1, 0), np.moveaxis(other, -1, 0), strict=True)
     return float(
         np.mean([_of_planes(a.astype(np.float32), b.astype(np.float32)) for a, b in channels])
