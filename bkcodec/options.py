@@ -212,6 +212,10 @@ class EncodeOptions:
         )
         if self.metric_target is not None:
             at_most_one(target=self.target, effort=self.effort or None)
+        if not all(isinstance(region, Region) for region in self.regions):
+            raise UsageError("regions: not a sequence of Region")
+        if self.quality_map is not None and not hasattr(self.quality_map, "convert"):
+            raise UsageError("quality_map: not a Pillow image")
         if self.has_map:
             at_most_one(**{"a level map": True, "effort": self.effort or None})
         in_range("quality", self.quality, 0, 100)

@@ -41,6 +41,14 @@ def test_a_region_is_written_as_people_do() -> None:
             Region.parse(text)
 
 
+def test_options_say_what_they_need() -> None:
+    for options in ({"regions": ((1, 2, 3, 4),)}, {"quality_map": "mask.png"}):
+        with pytest.raises(UsageError, match="not a"):
+            EncodeOptions(**options)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="exclude each other"):
+        EncodeOptions(effort=1, regions=(Region(0, 0, 1, 1),))
+
+
 def test_all_blocks_that_a_region_touches_are_its_own() -> None:
     whole = offsets(regions=(Region(63, 64, 2, 64, 10),))
     assert whole.tolist() == [[0] * 5, [20, 20, 0, 0, 0], [0] * 5, [0] * 5]
