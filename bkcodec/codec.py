@@ -7,7 +7,7 @@ import threading
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -15,9 +15,10 @@ from PIL import Image
 
 from bkcodec import machine
 from bkcodec.bundle import Bundle, bundle_for, check_fingerprint, find_bundle, load_bundle
+from bkcodec.coding.adapt import own_offsets
 from bkcodec.coding.bands import finished
 from bkcodec.coding.integers import IntegerCoder, IntegerEncoder
-from bkcodec.coding.regions import mapped, offsets_of
+from bkcodec.coding.regions import added, mapped, offsets_of
 from bkcodec.coding.search import largest, smallest
 from bkcodec.container import (
     Container,
@@ -30,7 +31,7 @@ from bkcodec.engine.runtime import Runtime
 from bkcodec.errors import FormatError, UsageError, extra
 from bkcodec.image.exif import thumbnail_bytes
 from bkcodec.image.metadata import stripped
-from bkcodec.image.picture import Picture, Rows, apply_alpha, image_from_rows, reduced
+from bkcodec.image.picture import Picture, Pixels, Rows, apply_alpha, image_from_rows, reduced
 from bkcodec.image.reading import alpha_from_png, picture_from_image
 from bkcodec.image.sources import FileSource, PhotoSource, bytes_from, image_from
 from bkcodec.image.writing import alpha_to_png
@@ -160,6 +161,9 @@ class Codec:
         offsets = offsets_of(options, marked, picture.size, self.coder.stride, offsets)
         with self._turn(), out_of_memory(ADVICE):
             y, z = self.encoder.analyse(picture.rgb, options.tile, keep_y=options.effort > 0)
+        if options.adapt:
+            decode = partial(_trial, self, z, picture, options.tile)
+            offsets = added(offsets, own_offsets(picture.rgb, self.coder.stride, decode))
         frame = self._frame(picture, options)
         if options.has_target:
             encoded = self._searched(z, frame, offsets, picture, options, deadline)
@@ -315,6 +319,16 @@ class Codec:
         if options is not None:
             container = _with_small_thumbnail(container, options, len(string))
         return Encoded(container_to_bytes(container), container, coded)
+
+
+def _trial(
+    codec: Codec, z: Any, picture: Picture, tile: int | None, level: int
+) -> tuple[Symbols, Pixels]:
+    """Symbols at a level, and the colours that they decode to."""
+    symbols, way = codec.encoder.quantise(z, level), DecodeOptions(tile=tile)
+    colours = codec.coder.bands(symbols, level, picture.size, way, 0, None)
+    bands = finished(colours, False, None, codec._turn)
+    return symbols, Rows(*picture.size, "RGB", bands, picture.metadata).whole()
 
 
 def _quantised(

@@ -14,9 +14,10 @@ from bkcodec.errors import extra
 
 Pixels = NDArray[np.uint8]
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the scales, from fine to coarse
-_TAPS, _SIGMA, _WHITE = 11, 1.5, 255
+WINDOW = 11  # pixels along a window of similarity
+_SIGMA, _WHITE = 1.5, 255
 _K1, _K2 = 0.01, 0.03
-MIN_SIDE = (_TAPS - 1) * 2 ** (len(_WEIGHTS) - 1) + 1  # pixels
+MIN_SIDE = (WINDOW - 1) * 2 ** (len(_WEIGHTS) - 1) + 1  # pixels
 SSIMULACRA2_SIDE = 8  # pixels; the package calls everything smaller perfect
 _MS_SSIM_BYTES, _SSIMULACRA2_BYTES = 45, 530  # for each pixel, measured with 1 to 9 megapixels
 
@@ -79,18 +80,18 @@ def _as_file(picture: Pixels) -> io.BytesIO:
 def _of_planes(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     product = 1.0
     for scale, weight in enumerate(_WEIGHTS):
-        luminance, structure = _ssim(a, b)
+        luminance, structure = similarity(a, b)
         if scale == len(_WEIGHTS) - 1:
             structure *= luminance
         product *= max(0.0, float(structure.mean())) ** weight
-        a, b = _halved(a), _halved(b)
+        a, b = halved(a), halved(b)
     return product
 
 
-def _ssim(
+def similarity(
     a: NDArray[np.float32], b: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The luminance term, and contrast times structure, of each window."""
+    """The luminance term, and contrast times structure, of each window inside of two planes."""
     mean_a, mean_b = _blurred(a), _blurred(b)
     var_a = _blurred(a * a) - mean_a * mean_a
     var_b = _blurred(b * b) - mean_b * mean_b
@@ -101,17 +102,17 @@ def _ssim(
 
 
 def _blurred(plane: NDArray[np.float32]) -> NDArray[np.float32]:
-    offsets = np.arange(_TAPS) - _TAPS // 2
+    offsets = np.arange(WINDOW) - WINDOW // 2
     window = np.exp(-(offsets**2) / (2 * _SIGMA**2))
     window = (window / window.sum()).astype(np.float32)
     for _ in range(2):  # along one side, then along the other
-        length = len(plane) - _TAPS + 1
+        length = len(plane) - WINDOW + 1
         rows = sum(w * plane[i : i + length] for i, w in enumerate(window))
         plane = np.ascontiguousarray(np.asarray(rows).T)
     return plane
 
 
-def _halved(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+def halved(plane: NDArray[np.float32]) -> NDArray[np.float32]:
     """Averages of two by two pixels; an odd side is padded with zeros, as is usual here."""
     padded = np.pad(plane, [(n % 2, n % 2) for n in plane.shape])
     height, width = (n // 2 * 2 for n in padded.shape)

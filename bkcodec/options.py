@@ -171,6 +171,8 @@ class EncodeOptions:
             counts. Not with an effort.
         quality_map: a grey picture of the same: 128 is as asked, a step lighter is half a point of
             quality more; one of another size is scaled. Not with an effort.
+        adapt: let the picture find out where a bit is worth more than elsewhere, and move quality
+            there; the regions and the map are added to that. Not with an effort.
         model: name of a bundle or path of a bundle file.
         device: auto, cpu, cuda or mps.
         tile: side in pixels of the tiles that the networks see; 0 = whole image; None = auto.
@@ -192,6 +194,7 @@ class EncodeOptions:
     target: str | None = None
     regions: tuple[Region, ...] = ()
     quality_map: Image.Image | None = None
+    adapt: bool = False
     model: str = "lite"
     device: str = "auto"
     tile: int | None = None
@@ -259,7 +262,7 @@ class EncodeOptions:
     @property
     def has_map(self) -> bool:
         """Whether the quality differs over the picture."""
-        return bool(self.regions) or self.quality_map is not None
+        return bool(self.regions) or self.quality_map is not None or self.adapt
 
     @property
     def needed_backbone(self) -> Backbone:

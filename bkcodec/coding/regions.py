@@ -38,7 +38,7 @@ def offsets_of(
     cells = -(-size[1] // stride), -(-size[0] // stride)
     if ready is not None:
         return _checked(ready, options, cells)
-    if not options.has_map:
+    if not options.regions and options.quality_map is None:
         return None
     offsets = np.zeros(map_shape(*cells), np.int64)
     side = BLOCK * stride
@@ -50,6 +50,14 @@ def offsets_of(
     if options.quality_map is not None:
         offsets += _map_offsets(options.quality_map, size, side)
     return offsets.clip(-MAX_LEVEL, MAX_LEVEL).astype(np.int16)
+
+
+def added(one: Offsets | None, other: Offsets | None) -> Offsets | None:
+    """The sum of two maps, as far as an offset goes."""
+    if one is None or other is None:
+        return other if one is None else one
+    both = one.astype(np.int64) + other
+    return both.clip(-MAX_LEVEL, MAX_LEVEL).astype(np.int16)
 
 
 def _checked(offsets: Offsets, options: EncodeOptions, cells: tuple[int, int]) -> Offsets:

@@ -43,7 +43,7 @@ class _Encode(GroupedCommand):
         Group(
             "Where it matters",
             "photo.jpg --target-size 20k --roi 300,120,200,250",
-            ("regions", "quality_map"),
+            ("regions", "quality_map", "adapt"),
         ),
         Group(
             "What goes along",
@@ -165,6 +165,7 @@ def encode(
         target=target,
         regions=marks.regions,
         quality_map=marks.read_map(shared.limits),
+        adapt=marks.adapt,
         target_bpp=target_bpp,
         target_size=target_size,
         model=model,

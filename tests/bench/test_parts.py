@@ -270,7 +270,7 @@ def test_a_bundle_with_options(lake: Image.Image) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("speed=3", "of tile, keep_thumbnail, max_side, alpha, effort"),
+        ("speed=3", "of adapt, tile, keep_thumbnail, max_side, alpha, effort"),
         ("quality=30", "not NAME=VALUE"),
         ("regions=1", "not NAME=VALUE"),
         ("effort", "not NAME=VALUE"),
