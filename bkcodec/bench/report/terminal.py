@@ -74,14 +74,17 @@ def _bugs(n_failed: int, bugs: dict[str, int]) -> str:
 
 def rates(outcome: Outcome) -> Table:
     """BD-rates, with the range over which each holds."""
-    table = _table("BD-rate (negative: the codec is smaller than the anchor)")
+    scales = {m.name: m.scale for m in outcome.metrics}
+    said = "".join(f"; {m.name} as {m.scale}" for m in outcome.metrics if m.scale)
+    table = _table(f"BD-rate (negative: the codec is smaller than the anchor{said})")
     for name in ("codec", "anchor", "metric"):
         table.add_column(name, max_width=NAME_WIDTH, overflow="fold")
     table.add_column("BD-rate", justify="right", no_wrap=True)
     table.add_column("over", overflow="fold")
     for r in outcome.bd_rates:
         value = f"{r.percent:+.1f} %" if r.percent is not None else "-"
-        over = f"{r.low:.4g} to {r.high:.4g}" if r.percent is not None else r.reason
+        unit = " dB" if scales[r.metric] else ""
+        over = f"{r.low:.4g} to {r.high:.4g}{unit}" if r.percent is not None else r.reason
         table.add_row(printable(r.codec), printable(r.anchor), r.metric, value, over)
     return table
 
