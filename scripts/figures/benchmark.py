@@ -77,7 +77,8 @@ def resources(results: dict[str, Any]) -> list[str]:
     machine = results["environment"]
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     where = f"{machine['cores']} cores, Python {machine['python']}, {packages}."
-    return [*table(head, rows), where, ""]
+    notes = [f"{codec['name']}: {codec['note']}" for codec in results["codecs"] if codec["note"]]
+    return [*table(head, rows), f"{'; '.join(notes)}.", "", where, ""]
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ class Column:
 
 
 def show(outcome: Outcome) -> None:
-    """Print the tables of means, of BD-rates, and of memory."""
+    """Print the tables of means, of BD-rates, of memory, and of settings."""
     console = Console(highlight=False, emoji=False, markup=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = WIDTH
@@ -40,6 +40,7 @@ def show(outcome: Outcome) -> None:
         *means(outcome, console.width),
         rates(outcome),
         *resources(outcome, console.width),
+        settings(outcome),
     ):
         if table.row_count:
             console.print(table)
@@ -109,6 +110,17 @@ def resources(outcome: Outcome, width: int) -> list[Table]:
             columns.append(Column(head, cells))
     title = "Loading (s) and peak memory, encoder and decoder apart"
     return fitted(title, names, None, columns, width) if columns else []
+
+
+def settings(outcome: Outcome) -> Table:
+    """What each codec was, and how it was set."""
+    table = _table("Settings")
+    table.add_column("codec", max_width=NAME_WIDTH, overflow="fold")
+    table.add_column("settings", overflow="fold")
+    for codec in outcome.candidates:
+        if codec.note:
+            table.add_row(printable(codec.name), printable(codec.note))
+    return table
 
 
 def fitted(
