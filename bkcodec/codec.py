@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -118,7 +119,11 @@ class Codec:
         return self.encode_picture(picture, options).data
 
     def encode_picture(
-        self, picture: Picture, options: EncodeOptions, offsets: Offsets | None = None
+        self,
+        picture: Picture,
+        options: EncodeOptions,
+        offsets: Offsets | None = None,
+        tell: Callable[[float], None] = lambda share: None,
     ) -> Encoded:
         """As ``encode``, from a ``Picture``; see ``check_memory`` for what it needs.
 
@@ -127,11 +132,12 @@ class Codec:
             options: how.
             offsets: a level map (see ``prior.levelmap``) instead of the options' regions and map.
                 Where a target decides on the level, what leads beyond the scale is at its end.
+            tell: is told the share of an effort's search that is done, 0..1.
 
         Raises:
             UsageError: a map of another size or beyond the levels.
         """
-        return Encoding(self, picture, options, offsets).file()
+        return Encoding(self, picture, options, offsets).file(tell)
 
     def decode(self, file: FileSource, options: DecodeOptions | None = None) -> Image.Image:
         """A .bkc file, by path or as bytes -> a Pillow image with its metadata in ``info``.

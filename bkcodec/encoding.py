@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -75,8 +76,8 @@ class Encoding:
         if self.wants_hints and (self.offsets is not None or options.adapt):
             raise UsageError("with this bundle, a level map goes without an effort")
 
-    def file(self) -> Encoded:
-        """The file; for errors see ``Codec.encode``."""
+    def file(self, tell: Callable[[float], None]) -> Encoded:
+        """The file; for ``tell`` and errors see ``Codec``."""
         codec, picture, options = self.codec, self.picture, self.options
         with codec.turn(), out_of_memory(ADVICE):
             y, self.z = codec.encoder.analyse(picture.rgb, options.tile, keep_y=self.wants_hints)
@@ -95,7 +96,7 @@ class Encoding:
         else:
             encoded = self._plain(options.level)
         if self.searches:
-            return self._improved(encoded, limit)
+            return self._improved(encoded, limit, tell)
         return encoded if y is None else self._with_hints(encoded, y)
 
     def _frame(self) -> Container:
@@ -169,7 +170,9 @@ class Encoding:
         encoded, value = smallest(probe, target, self.deadline)
         return replace(encoded, reached=value)
 
-    def _improved(self, plain: Encoded, limit: int | None) -> Encoded:
+    def _improved(
+        self, plain: Encoded, limit: int | None, tell: Callable[[float], None]
+    ) -> Encoded:
         """What a search with gradients makes of a plain file."""
         coder, prior, options = self.codec.coder, self.codec.bundle.prior, self.options
         assert isinstance(coder, IntegerCoder)
@@ -188,7 +191,7 @@ class Encoding:
             len,
             lambda file, level: self._shown(file.symbols, self._levels(level)),
         )
-        effort = Effort(search, photo, TUNES[options.tune], options.effort, self.deadline)
+        effort = Effort(search, photo, TUNES[options.tune], options.effort, self.deadline, tell)
         with out_of_memory(ADVICE):
             if limit is None:
                 return effort.at_quality(plain, plain.container.level)

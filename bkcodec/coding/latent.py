@@ -162,11 +162,16 @@ class LatentSearch:
                 levels if isinstance(levels, int) else levels[tile.outer],
                 tile,
             )
-            relaxed[(..., *tile.core)] = self._anneal(part, goal, effort, end)
-            tell((i + 1) / len(tiles))
+
+            def said(share: float, done: int = i) -> None:
+                tell((done + share) / len(tiles))
+
+            relaxed[(..., *tile.core)] = self._anneal(part, goal, effort, end, said)
         return relaxed[0].numpy().round().astype(np.int16)
 
-    def _anneal(self, part: _Part, goal: Goal, effort: int, end: float) -> Tensor:
+    def _anneal(
+        self, part: _Part, goal: Goal, effort: int, end: float, tell: Callable[[float], None]
+    ) -> Tensor:
         """The cells of a window's core; those around stay as they are."""
         inner = part.tile.inner
         generator = torch.Generator().manual_seed(part.tile.core[0].start * 65536 + inner[1].start)
@@ -183,6 +188,7 @@ class LatentSearch:
             optimiser.zero_grad()
             self.cost(symbols, part, goal).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
+            tell(share)
         return free.detach().round()
 
 

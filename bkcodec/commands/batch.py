@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 1.0  # seconds until progress is shown
 Work = Callable[[Job], "Report"]
+Tell = Callable[[float], None]  # is told a share of work, 0..1
 
 
 @dataclass(slots=True)
@@ -93,6 +94,10 @@ def _member_parts(v: dict[str, Any]) -> list[str]:
     return [*parts, f"{spaced(v['bytes_before'])} B -> {spaced(v['bytes_after'])} B"]
 
 
+def silent(share: float) -> None:
+    """For nobody who looks."""
+
+
 def spaced(number: int) -> str:
     """A number with spaces between thousands."""
     return f"{number:,}".replace(",", " ")
@@ -127,13 +132,14 @@ def run_all(jobs: list[Job], work: Work, n_jobs: int) -> Iterator[Report]:
 
 
 def run_batch(
-    plan: Plan, load: Callable[[], Work], shared: Shared, activity: str, writes: bool = True
+    plan: Plan, load: Callable[[Tell], Work], shared: Shared, activity: str, writes: bool = True
 ) -> None:
     """Run all jobs, print a line or an error for each and a summary, exit where one failed.
 
     Args:
         plan: what to do.
-        load: makes what does it; takes time, and is not called where nothing is left to do.
+        load: makes what does it, which may say how far it is with the only job; takes time, and is
+            not called where nothing is left to do.
         shared: options.
         activity: a word for what is done.
         writes: whether outputs that exist are in the way.
@@ -157,8 +163,8 @@ def run_batch(
     if jobs:
         share_heap()
         n_jobs = share_threads(min(shared.jobs or n_cores(), len(jobs)))
-        work = load()
-        with _progress(console, activity, len(jobs), shared) as advance:
+        with _progress(console, activity, len(jobs), shared) as (advance, tell):
+            work = load(tell)
             for report in run_all(jobs, work, n_jobs):
                 reports.append(report)
                 advance()
@@ -181,24 +187,31 @@ def _before(job: Job, shared: Shared, writes: bool) -> Report | None:
 @contextmanager
 def _progress(
     console: Console, activity: str, n_jobs: int, shared: Shared
-) -> Iterator[Callable[[], None]]:
-    """A bar, or for one file a moving sign, on work over a second where somebody looks at it."""
+) -> Iterator[tuple[Callable[[], None], Tell]]:
+    """A bar on work over a second, where somebody looks at it.
+
+    It is given as what counts a job as done, and what says how far the only job is.
+    """
     if shared.quiet or not console.is_terminal:
-        yield lambda: None
+        yield (lambda: None), silent
         return
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    count = [BarColumn(), TextColumn("{task.completed}/{task.total}")] if n_jobs > 1 else []
-    first = SpinnerColumn(), TextColumn("{task.description}")
+    count = [TextColumn("{task.completed}/{task.total}")] if n_jobs > 1 else []
+    first = SpinnerColumn(), TextColumn("{task.description}"), BarColumn()
     progress: Progress = Progress(
         *first, *count, TimeElapsedColumn(), console=console, transient=True
     )
-    task = progress.add_task(activity, total=n_jobs)
+    task = progress.add_task(activity, total=n_jobs if n_jobs > 1 else None)
+
+    def tell(share: float) -> None:
+        progress.update(task, total=1, completed=share)
+
     timer = threading.Timer(PATIENCE, progress.start)
     timer.daemon = True
     timer.start()
     try:
-        yield lambda: progress.advance(task)
+        yield (lambda: progress.advance(task)), (tell if n_jobs == 1 else silent)
     finally:
         timer.cancel()
         timer.join()

@@ -176,7 +176,7 @@ def decode(
     naming = Naming(shared.output, f".{extension}", shared.keep_extension)
     jobs = plan(inputs, naming, frozenset({EXTENSION}), shared.recursive)
     shared.check(inputs, jobs)
-    run_batch(jobs, lambda: _work(options, style, shared), shared, "Decoding")
+    run_batch(jobs, lambda _: _work(options, style, shared), shared, "Decoding")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bkcodec.commands import completion
-from bkcodec.commands.batch import Report, run_batch, write_output
+from bkcodec.commands.batch import Report, Tell, run_batch, silent, write_output
 from bkcodec.commands.help import BACKBONE, MACHINE, MANY, OUTPUT, Group, GroupedCommand
 from bkcodec.commands.paths import EXTENSION, Job, Naming, Plan, plan
 from bkcodec.commands.regions import Marks, region_options, scaled_map
@@ -214,7 +214,7 @@ def _run(
         if options.regions or options.quality_map is not None:
             raise UsageError("--roi and --map are for one picture, not for tar shards")
         renamed = renaming(IN_SHARDS, EXTENSION[1:], shared.keep_extension)
-        run_shards(inputs, shards, shared, renamed, lambda: load().change, "Encoding", writes)
+        run_shards(inputs, shards, shared, renamed, lambda: load(silent).change, "Encoding", writes)
         return
     naming = Naming(shared.output, EXTENSION, shared.keep_extension)
     jobs = plan(inputs, naming, IMAGE_SUFFIXES, shared.recursive)
@@ -259,10 +259,10 @@ class Extras:
 class _Work:
     """Encodes one file after the other."""
 
-    def __init__(self, options: EncodeOptions, shared: Shared, extras: Extras) -> None:
+    def __init__(self, options: EncodeOptions, shared: Shared, extras: Extras, tell: Tell) -> None:
         from bkcodec.codec import Codec
 
-        self.options, self.shared, self.extras = options, shared, extras
+        self.options, self.shared, self.extras, self.tell = options, shared, extras, tell
         if options.metric_target is not None:
             options.metric_target.check_installed()
         self.codec = Codec(options.model, options.device, options.needed_backbone)
@@ -271,7 +271,7 @@ class _Work:
         codec, started = self.codec, time.perf_counter()
         damaged, limits = self.extras.accept_damaged, self.shared.limits
         source = read_source(job, codec, self.options, limits, damaged)
-        encoded = codec.encode_picture(source.picture, self._options_left(started))
+        encoded = codec.encode_picture(source.picture, self._options_left(started), tell=self.tell)
         seconds = time.perf_counter() - started
         report = Report(job, _values(encoded, source, seconds, codec))
         report.values |= _reached(encoded, self.options)

@@ -123,7 +123,7 @@ def run_shards(
     jobs = plan(inputs, naming, IN_FOLDERS, shared.recursive)
     shared.check(inputs, jobs)
 
-    def work() -> Callable[[Job], Report]:
+    def work(_: object) -> Callable[[Job], Report]:
         n_workers = share_threads(shared.jobs or n_cores())
         change = _careful(load())
         conversion = Conversion(
