@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from bkcodec.inspection import info
     from bkcodec.latents import decode_latents
     from bkcodec.models.compression import BkSdmCompression
-    from bkcodec.options import Backbone, DecodeOptions, EncodeOptions, Limits
+    from bkcodec.options import Backbone, DecodeOptions, EncodeOptions, Limits, Region
 
 __version__ = "0.1.0.dev0"
 
@@ -48,6 +48,7 @@ _HOMES = {
     "InputError": "errors",
     "LimitError": "errors",
     "Limits": "options",
+    "Region": "options",
     "TargetError": "errors",
     "UnsupportedError": "errors",
     "UsageError": "errors",
@@ -71,6 +72,7 @@ __all__ = [
     "InputError",
     "LimitError",
     "Limits",
+    "Region",
     "TargetError",
     "UnsupportedError",
     "UsageError",

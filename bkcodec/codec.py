@@ -2,44 +2,33 @@
 
 from __future__ import annotations
 
-import math
 import threading
-import time
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import numpy as np
 from PIL import Image
 
 from bkcodec import machine
 from bkcodec.bundle import Bundle, bundle_for, check_fingerprint, find_bundle, load_bundle
+from bkcodec.coding.bands import finished
 from bkcodec.coding.integers import IntegerCoder, IntegerEncoder
-from bkcodec.coding.search import largest
 from bkcodec.container import (
     Container,
     container_from_bytes,
-    container_to_bytes,
-    extra_bytes,
     read_file,
 )
+from bkcodec.encoding import Encoded, Encoding
 from bkcodec.engine.runtime import Runtime
-from bkcodec.errors import FormatError, TargetError, UsageError, extra, failures
-from bkcodec.image.exif import thumbnail_bytes
-from bkcodec.image.metadata import stripped
-from bkcodec.image.picture import Picture, Pixels, Rows, apply_alpha, image_from_rows, reduced
+from bkcodec.errors import FormatError, UsageError, extra
+from bkcodec.image.picture import Picture, Rows, image_from_rows
 from bkcodec.image.reading import alpha_from_png, picture_from_image
 from bkcodec.image.sources import FileSource, PhotoSource, bytes_from, image_from
-from bkcodec.image.writing import alpha_to_png
 from bkcodec.inspection import read_symbols
-from bkcodec.machine import out_of_memory, pick_device
-from bkcodec.options import NO_BACKBONE, TUNES, Backbone, DecodeOptions, EncodeOptions
-from bkcodec.prior.context import ContextPrior
-from bkcodec.prior.levelmap import Levels, Offsets, cell_levels, write_map
-from bkcodec.prior.tables import Symbols
+from bkcodec.machine import ADVICE, out_of_memory, pick_device
+from bkcodec.options import NO_BACKBONE, Backbone, DecodeOptions, EncodeOptions
+from bkcodec.prior.levelmap import Offsets
 from bkcodec.tiling import padded_pixels
 
 if TYPE_CHECKING:
@@ -51,24 +40,8 @@ OWN_UNET = Backbone(unet="own")
 SHARE = 10  # a preview may have one byte for so many of the picture
 READ, WHOLE = 3, 7  # bytes of a pixel that is read; of a decoded one, as array and as image
 HINT_BYTES = 7  # of the section with timestep and seed, at most
-ADVICE = (
-    "A smaller --tile needs less; with a backbone also a tiny VAE (--vae), --unet own, or "
-    "--device cpu."
-)
 
 _TURN = threading.RLock()
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """A finished file, its parts, and the symbols in it."""
-
-    data: bytes
-    container: Container
-    symbols: Symbols
-
-    def __len__(self) -> int:
-        return len(self.data)
 
 
 class Codec:
@@ -132,7 +105,7 @@ class Codec:
         Raises:
             TypeError: no photo.
             InputError: pixels that cannot be coded.
-            TargetError: a target below the smallest possible file.
+            TargetError: a target below the smallest possible file, or above the best.
             LimitError: out of memory, or not enough of it to begin with.
             UsageError: options for another bundle or device than this codec's.
         """
@@ -152,44 +125,13 @@ class Codec:
         Args:
             picture: the photo.
             options: how.
-            offsets: a level map (see ``prior.levelmap``) for a file of a given quality.
+            offsets: a level map (see ``prior.levelmap``) instead of the options' regions and map.
+                Where a target decides on the level, what leads beyond the scale is at its end.
 
         Raises:
-            UsageError: a map of another size or beyond the levels, or one with a target or an
-                effort.
+            UsageError: a map of another size or beyond the levels.
         """
-        deadline = math.inf if options.timeout is None else time.monotonic() + options.timeout
-        picture = apply_alpha(reduced(picture, options.max_side), options.alpha)
-        levels = _levels(picture, options, offsets, self.coder.stride)
-        with self._turn(), out_of_memory(ADVICE):
-            wants_y = options.effort > 0 and not self._searches
-            y, z = self.encoder.analyse(picture.rgb, options.tile, keep_y=wants_y)
-        frame = self._frame(picture, options, offsets)
-        limit = options.largest_file(*picture.size)
-        if limit is not None:
-            frame = _with_small_thumbnail(frame, options, limit)
-            encoded = self._largest(z, frame, limit, deadline, HINT_BYTES if wants_y else 0)
-        else:
-            symbols = self.encoder.quantise(z, levels)
-            if not options.effort:
-                del z  # large for huge pictures
-            encoded = self._pack(symbols, levels, frame, options)
-        if options.effort and self._searches:
-            return self._improved(encoded, picture, z, levels, frame, options, deadline)
-        if y is None:
-            return encoded
-        with self._turn(), out_of_memory(ADVICE):
-            timestep, seed = self.coder.hints(
-                y,
-                encoded.symbols,
-                encoded.container.level,
-                picture.size,
-                options.tile,
-                options.effort,
-                deadline,
-            )
-        container = replace(encoded.container, timestep=timestep, seed=seed)
-        return Encoded(container_to_bytes(container), container, encoded.symbols)
+        return Encoding(self, picture, options, offsets).file()
 
     def decode(self, file: FileSource, options: DecodeOptions | None = None) -> Image.Image:
         """A .bkc file, by path or as bytes -> a Pillow image with its metadata in ``info``.
@@ -227,7 +169,7 @@ class Codec:
         seed = container.seed if options.seed is None else options.seed
         colours = self.coder.bands(symbols, levels, size, options, seed, timestep)
         mode = ("L" if container.greyscale else "RGB") + ("" if alpha is None else "A")
-        bands = self._bands(colours, container.greyscale, alpha)
+        bands = finished(colours, container.greyscale, alpha, self.turn)
         return Rows(*size, mode, bands, container.metadata)
 
     def check_memory(
@@ -252,120 +194,9 @@ class Codec:
         seen = min(pixels, self.coder.seen_at_once(width, height, tile, steps))
         machine.require(machine.estimate(symbols, seen, steps, beside * width * height))
 
-    @property
-    def _searches(self) -> bool:
-        """Whether an effort is a search with gradients."""
-        return isinstance(self.coder, IntegerCoder)
-
-    def _improved(
-        self,
-        plain: Encoded,
-        picture: Picture,
-        z: Any,
-        levels: int | Levels,
-        frame: Container,
-        options: EncodeOptions,
-        deadline: float,
-    ) -> Encoded:
-        """What an effort makes of a plain file."""
-        coder = self.coder
-        assert isinstance(coder, IntegerCoder)
-        with extra("torch", "--effort"):
-            from bkcodec.coding.effort import Effort, Photo
-            from bkcodec.coding.latent import LatentSearch
-
-        prior = self.bundle.prior
-        assert isinstance(prior, ContextPrior)
-        search = LatentSearch(self.model, prior)
-
-        def code(symbols: Symbols, at: int | Levels) -> Encoded:
-            level = at if isinstance(at, int) else frame.level
-            return self._pack(symbols, at, replace(frame, level=level), options)
-
-        def show(file: Encoded, at: int | Levels) -> Pixels:
-            bands = coder.bands(file.symbols, at, picture.size, DecodeOptions(), 0, None)
-            return np.concatenate(list(bands))
-
-        photo = Photo(picture.rgb, lambda at: coder.encoder.scaled(z, at), code, len, show)
-        effort = Effort(search, photo, TUNES[options.tune], options.effort, deadline)
-        with out_of_memory(ADVICE):
-            limit = options.largest_file(*picture.size)
-            if limit is None:
-                return effort.at_quality(plain, levels)
-            return effort.at_size(plain, plain.container.level, limit)
-
-    def _turn(self) -> AbstractContextManager[Any]:
+    def turn(self) -> AbstractContextManager[Any]:
         """Threads that share pretrained parts, which have settings and a place, take turns."""
         return _TURN if self.coder.takes_turns else nullcontext()
-
-    def _frame(
-        self, picture: Picture, options: EncodeOptions, offsets: Offsets | None
-    ) -> Container:
-        """All of the file but its symbols."""
-        width, height = picture.size
-        return Container(
-            self.bundle.fingerprint,
-            width,
-            height,
-            self.coder.stride,
-            options.level,
-            b"",
-            level_map=write_map(offsets) if offsets is not None and offsets.any() else None,
-            alpha=alpha_to_png(picture.alpha) if picture.alpha is not None else None,
-            metadata=stripped(picture.metadata, options.strip),
-            greyscale=picture.greyscale,
-        )
-
-    def _largest(
-        self, z: Any, frame: Container, limit: int, deadline: float, reserve: int
-    ) -> Encoded:
-        """The best file of at most so many bytes; see ``largest``."""
-
-        def coded(level: int) -> Encoded:
-            return self._pack(self.encoder.quantise(z, level), level, replace(frame, level=level))
-
-        try:
-            return largest(coded, limit, deadline, reserve)
-        except TargetError as error:
-            parts = [f"{name} {n:,} bytes" for name, n in extra_bytes(frame).items()]
-            if not parts:
-                raise
-            raise TargetError(
-                f"{error}, of which {', '.join(parts)}; --strip and --alpha drop leave these out"
-            ) from error
-
-    def _pack(
-        self,
-        symbols: Symbols,
-        levels: int | Levels,
-        frame: Container,
-        options: EncodeOptions | None = None,
-    ) -> Encoded:
-        """The file of these symbols, or of what the prior can say of them."""
-        with out_of_memory(ADVICE):
-            string, coded = self.bundle.prior.at(levels).encode(symbols)
-        container = replace(frame, z=string)
-        if options is not None:
-            container = _with_small_thumbnail(container, options, len(string))
-        return Encoded(container_to_bytes(container), container, coded)
-
-    def _bands(
-        self, colours: Iterator[Pixels], greyscale: bool, alpha: Pixels | None
-    ) -> Iterator[Pixels]:
-        """Bands of RGB made grey where the photo was, with their part of the alpha plane."""
-        top = 0
-        while True:
-            # for the work, not for what a caller does meanwhile
-            with self._turn(), out_of_memory(ADVICE), failures("decoding"):
-                band = next(colours, None)
-            if band is None:
-                return
-            if greyscale:
-                band = np.asarray(Image.fromarray(band).convert("L"))[..., None]
-            if alpha is not None:
-                band = np.dstack([band, alpha[top : top + len(band)]])
-            top += len(band)
-            yield band
 
 
 def _check(codec: Codec, model: str | None, device: str) -> None:
@@ -374,26 +205,6 @@ def _check(codec: Codec, model: str | None, device: str) -> None:
         raise UsageError(f"this codec has the bundle {codec.bundle.name}, not {model}")
     if device not in ("auto", codec.device):
         raise UsageError(f"this codec runs on {codec.device}, not on {device}")
-
-
-def _levels(
-    picture: Picture, options: EncodeOptions, offsets: Offsets | None, stride: int
-) -> int | Levels:
-    """The level of all cells, or that of each."""
-    if offsets is None:
-        return options.level
-    if options.effort or options.has_target:
-        raise UsageError("a level map goes with a quality, not with targets or an effort")
-    rows, columns = (-(-n // stride) for n in reversed(picture.size))
-    return cell_levels(options.level, offsets, rows, columns)
-
-
-def _with_small_thumbnail(container: Container, options: EncodeOptions, n_bytes: int) -> Container:
-    """Without EXIF's preview, where that is larger than a tenth of so many bytes."""
-    exif = container.metadata.exif
-    if options.keep_thumbnail or not exif or SHARE * thumbnail_bytes(exif) <= n_bytes:
-        return container
-    return replace(container, metadata=stripped(container.metadata, {"thumbnail"}))
 
 
 @lru_cache(maxsize=4)

@@ -7,7 +7,7 @@ BkcError (exit 1)
 ├── FormatError (4)        not a .bkc, corrupt, truncated, checksum
 ├── UnsupportedError (5)   newer format, unknown bundle, weights or backbone missing
 ├── LimitError (6)         a limit exceeded, out of memory
-└── TargetError (7)        a size target that cannot be reached
+└── TargetError (7)        a size or quality target that cannot be reached
 ```
 
 Each class carries its exit code; only ``cli.py`` exits.
@@ -82,7 +82,7 @@ class LimitError(BkcError):
 
 
 class TargetError(BkcError):
-    """A size that no quality reaches; the message says the smallest possible."""
+    """A size or a metric that no quality reaches; the message says what is possible."""
 
     exit_code = 7
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from bkcodec.prior.levelmap import Levels
     from bkcodec.prior.tables import Symbols
 
+SHOWN_BLOCKS = 2**14  # of a level map, at most: 67 megapixels of lite
+SHOWN_COLUMNS = 16  # of a level map for people; a wider one is shown by means of squares
 NO_PIXEL_LIMIT = Limits(max_pixels=0)  # nothing is decoded, so nothing is allocated
 
 
@@ -29,6 +32,9 @@ def info(
     model: str | None = None,
 ) -> dict[str, Any]:
     """The header's fields, file size and rate; with ``verify`` the SHA-256 of z's symbols too.
+
+    Where quality differs over the picture, ``quality_offsets`` says by how much, for each block
+    of the level map, row by row; it is None for other files, and for more than 2^14 blocks.
 
     Args:
         file: a .bkc file, by path or as bytes.
@@ -60,6 +66,7 @@ def info(
         "timestep": container.timestep,
         "seed": container.seed,
         "level_map_bytes": len(container.level_map or b""),
+        "quality_offsets": _quality_offsets(container),
     }
     for name, block in {"alpha": container.alpha, **asdict(container.metadata)}.items():
         values[f"{name}_bytes"] = len(block or b"")
@@ -123,10 +130,44 @@ def text(name: str, values: dict[str, Any]) -> str:
     if v["timestep"] is not None or v["seed"]:
         lines.append(f"  hints     timestep {v['timestep']}, seed {v['seed']}")
     if v["level_map_bytes"]:
-        lines.append(f"  levels    differ over the picture, {v['level_map_bytes']} bytes")
+        lines.append(f"  quality   differs over the picture, {v['level_map_bytes']} bytes")
+        lines += [f"            {row}" for row in drawn(v["quality_offsets"] or [])]
     if "symbols_sha256" in v:
         lines.append(f"  symbols   {v['symbols_sha256']}")
     return "\n".join(lines)
+
+
+def drawn(offsets: Sequence[Sequence[float]]) -> list[str]:
+    """A small picture of the offsets of blocks, as lines of text; a dot is no offset.
+
+    Of a picture of more than 16 columns, each number is the mean of a square of blocks.
+    """
+    if not offsets:
+        return []
+    side = -(-len(offsets[0]) // SHOWN_COLUMNS)
+    squares = [
+        [
+            [offset for row in offsets[top : top + side] for offset in row[left : left + side]]
+            for left in range(0, len(offsets[0]), side)
+        ]
+        for top in range(0, len(offsets), side)
+    ]
+    means = [[sum(square) / len(square) for square in row] for row in squares]
+    texts = [[f"{mean:+.0f}" if abs(mean) >= 0.5 else "." for mean in row] for row in means]
+    width = max(len(text) for row in texts for text in row)
+    return [" ".join(text.rjust(width) for text in row) for row in texts]
+
+
+def _quality_offsets(container: Container) -> list[list[float]] | None:
+    if container.level_map is None:
+        return None
+    from bkcodec.prior.levelmap import map_shape, read_offsets
+
+    cells = container.z_shape
+    if math.prod(map_shape(*cells)) > SHOWN_BLOCKS:
+        return None
+    offsets = read_offsets(container.level_map, container.level, *cells)
+    return [[level_to_quality(offset) for offset in row] for row in offsets.tolist()]
 
 
 def _model_name(container: Container) -> str | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bkcodec.codec import ADVICE, codec_for
+from bkcodec.codec import codec_for
 from bkcodec.container import container_from_bytes
 from bkcodec.errors import FormatError, failures
 from bkcodec.image.sources import FileSource, bytes_from
 from bkcodec.inspection import read_symbols
-from bkcodec.machine import out_of_memory
+from bkcodec.machine import ADVICE, out_of_memory
 from bkcodec.options import DecodeOptions
 
 
@@ -40,6 +40,6 @@ def decode_latents(file: FileSource, options: DecodeOptions | None = None) -> ND
         raise FormatError(f"timestep {timestep} is beyond the bundle's schedule")
     codec.check_memory(*size, options.tile, steps=2)  # all of y_hat is there, as with several steps
     seed = container.seed if options.seed is None else options.seed
-    with codec._turn(), out_of_memory(ADVICE), failures("decoding"):
+    with codec.turn(), out_of_memory(ADVICE), failures("decoding"):
         levels, symbols = read_symbols(container, codec.bundle)
         return coder.latents(symbols, levels, size, options, seed, timestep)

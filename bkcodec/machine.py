@@ -23,6 +23,10 @@ _SEEN_PIXEL = 150  # a pixel that the networks see at once
 _SYMBOL = 13  # a symbol while it is coded
 _Z = 4  # a symbol before rounding, or after
 _Y_HAT = 56  # a value of y_hat and what a chain of several steps needs beside it (floats: 36)
+ADVICE = (  # where coding needs too much memory
+    "A smaller --tile needs less; with a backbone also a tiny VAE (--vae), --unet own, or "
+    "--device cpu."
+)
 INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")  # that kernels use
 _M_ARENA_MAX = -8  # of glibc's mallopt
 _CGROUP = Path("/sys/fs/cgroup")

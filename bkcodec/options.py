@@ -6,9 +6,15 @@ see a *position* on the ladder of levels, 0 to 1.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+from bkcodec.coding.targets import Target
 from bkcodec.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MAX_QUALITY, MAX_LEVEL = 100, 200
 LEVELS = MAX_LEVEL + 1  # of a bundle
@@ -20,6 +26,8 @@ STRIPPED = (*METADATA, "gps", "thumbnail")  # what can be left out
 SCHEDULERS = ("ddim", "dpm++", "euler", "lcm")
 UNETS = ("auto", "own", "bk-sdm")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+ROI_STEPS = 30.0  # points of quality that a region gets where nobody says how many
+AS_ASKED = 128  # grey of a quality map; a step of grey is half a point of quality
 
 
 def quality_to_level(quality: float) -> int:
@@ -105,13 +113,67 @@ NO_BACKBONE = Backbone()
 
 
 @dataclass(frozen=True, slots=True)
+class Region:
+    """A part of a picture that gets another quality.
+
+    Attributes:
+        x, y: its left upper corner in pixels of the upright picture.
+        width, height: in pixels, 1 at least.
+        steps: what is added to the quality there, -100..100 in half steps.
+    """
+
+    x: int
+    y: int
+    width: int
+    height: int
+    steps: float = ROI_STEPS
+
+    def __post_init__(self) -> None:
+        if min(self.x, self.y) < 0 or min(self.width, self.height) < 1:
+            raise UsageError(f"region {self}: outside of any picture, or empty")
+        in_range("a region's steps of quality", self.steps, -100, 100)
+
+    def __str__(self) -> str:
+        return f"{self.x},{self.y},{self.width},{self.height}:{self.steps:+g}"
+
+    @classmethod
+    def parse(cls, text: str) -> Region:
+        """From X,Y,W,H or X,Y,W,H:+N.
+
+        Raises:
+            UsageError: something else, or a region that no picture has.
+        """
+        number = r" *(\d{1,9}) *"
+        match = re.fullmatch(
+            rf"{number},{number},{number},{number}(?::([+-]?\d{{1,3}}(?:\.\d+)?))?", text
+        )
+        if match is None:
+            raise UsageError(f"region {text!r}: not X,Y,W,H or X,Y,W,H:+N")
+        x, y, width, height = (int(part) for part in match.groups()[:4])
+        return cls(x, y, width, height, ROI_STEPS if match[5] is None else float(match[5]))
+
+    def check(self, width: int, height: int) -> None:
+        """Refuse a region that reaches beyond a picture of this size (UsageError)."""
+        if self.x + self.width > width or self.y + self.height > height:
+            raise UsageError(f"region {self} reaches beyond the picture of {width} x {height}")
+
+
+@dataclass(frozen=True, slots=True)
 class EncodeOptions:
     """How an image becomes bytes.
 
     Attributes:
-        quality: 0..100, in half steps; exclusive with the two targets.
+        quality: 0..100, in half steps; exclusive with the three targets, as these are.
         target_bpp: largest allowed bits (of the whole file) a pixel.
         target_size: largest allowed file size in bytes.
+        target: METRIC=VALUE that the decoded picture has to reach, with psnr, ms-ssim or
+            ssimulacra2, as in "ssimulacra2=70"; the smallest such file is made. Not with an effort.
+        regions: parts that get another quality than the rest; of those that overlap the last one
+            counts. Not with an effort.
+        quality_map: a grey picture of the same: 128 is as asked, a step lighter is half a point of
+            quality more; one of another size is scaled. Not with an effort.
+        adapt: let the picture find out where a bit is worth more than elsewhere, and move quality
+            there; the regions and the map are added to that. Not with an effort.
         model: name of a bundle or path of a bundle file.
         device: auto, cpu, cuda or mps.
         tile: side in pixels of the tiles that the networks see; 0 = whole image; None = auto.
@@ -133,6 +195,10 @@ class EncodeOptions:
     quality: float | None = None
     target_bpp: float | None = None
     target_size: int | None = None
+    target: str | None = None
+    regions: tuple[Region, ...] = ()
+    quality_map: Image.Image | None = None
+    adapt: bool = False
     model: str = "lite"
     device: str = "auto"
     tile: int | None = None
@@ -146,7 +212,18 @@ class EncodeOptions:
     backbone: Backbone = NO_BACKBONE
 
     def __post_init__(self) -> None:
-        at_most_one(quality=self.quality, target_bpp=self.target_bpp, target_size=self.target_size)
+        at_most_one(
+            quality=self.quality,
+            target_bpp=self.target_bpp,
+            target_size=self.target_size,
+            target=self.target,
+        )
+        if self.metric_target is not None:
+            at_most_one(target=self.target, effort=self.effort or None)
+        if not all(isinstance(region, Region) for region in self.regions):
+            raise UsageError("regions: not a sequence of Region")
+        if self.quality_map is not None and not hasattr(self.quality_map, "convert"):
+            raise UsageError("quality_map: not a Pillow image")
         in_range("quality", self.quality, 0, 100)
         in_range("effort", self.effort, 0, MAX_EFFORT)
         one_of("tune", self.tune, tuple(TUNES))
@@ -177,9 +254,19 @@ class EncodeOptions:
         return self.target_size
 
     @property
+    def metric_target(self) -> Target | None:
+        """What the decoded picture has to reach."""
+        return None if self.target is None else Target.parse(self.target)
+
+    @property
     def has_target(self) -> bool:
-        """Whether a size decides, not a quality."""
-        return (self.target_bpp, self.target_size) != (None, None)
+        """Whether a size or a metric decides, not a quality."""
+        return (self.target_bpp, self.target_size, self.target) != (None, None, None)
+
+    @property
+    def has_map(self) -> bool:
+        """Whether the quality differs over the picture."""
+        return bool(self.regions) or self.quality_map is not None or self.adapt
 
     @property
     def needed_backbone(self) -> Backbone:

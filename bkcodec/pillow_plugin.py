@@ -8,11 +8,11 @@
 
 ``open`` checks the file and reads its header; pixels are decoded on ``load()``, as the image's
 ``decode_options`` say (a ``DecodeOptions`` that may be replaced before). ``save`` takes
-``quality``, ``target_bpp``, ``target_size``, ``model``, ``device``, ``strip`` and ``alpha`` (see
-``EncodeOptions``) and, as for other formats, ``icc_profile``, ``exif`` and ``xmp``; an unknown
-keyword is an error. Pillow empties a file before it asks a plugin to write it, so that an error on
-the way would lose the old one: ``Image.save`` is wrapped for paths in this format, which appear
-whole or not at all.
+``quality``, ``target``, ``target_bpp``, ``target_size``, ``regions``, ``quality_map``, ``adapt``,
+``model``, ``device``, ``strip`` and ``alpha`` (see ``EncodeOptions``) and, as for other formats,
+``icc_profile``, ``exif`` and ``xmp``; an unknown keyword is an error. Pillow empties a file before
+it asks a plugin to write it, so that an error on the way would lose the old one: ``Image.save`` is
+wrapped for paths in this format, which appear whole or not at all.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ from bkcodec.options import DecodeOptions, EncodeOptions
 
 _FORMAT, _EXTENSION = "BKC", ".bkc"
 _METADATA = ("icc_profile", "exif", "xmp")
-_OPTIONS = ("quality", "target_bpp", "target_size", "model", "device", "strip", "alpha")
+_OPTIONS = (
+    *("quality", "target", "target_bpp", "target_size", "regions", "quality_map", "adapt"),
+    *("model", "device", "strip", "alpha"),
+)
 
 
 class BkcImageFile(ImageFile.ImageFile):

@@ -12,7 +12,7 @@ import pytest
 import bkcodec
 
 PACKAGE = Path(bkcodec.__file__).parent
-MAX_FUNCTION, MAX_METHODS, MAX_FRONT = 60, 15, 18
+MAX_FUNCTION, MAX_METHODS, MAX_FRONT = 60, 15, 20
 
 # A file or folder of the package, and what nothing in it may import.
 NEVERS = {

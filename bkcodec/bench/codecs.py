@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from bkcodec.errors import UnsupportedError, UsageError, extra
 from bkcodec.files import printable
+from bkcodec.options import EncodeOptions
 
 DEFAULT_QUALITIES = (5.0, 20.0, 35.0, 50.0, 70.0, 90.0)
 CEILING = "vae-roundtrip"
 NONE = "none"  # in place of peers
+SET_HERE = ("quality", "target_bpp", "target_size", "target", "model", "device")
+READERS: dict[str, Callable[[str], Any]] = {  # of options, by the types of their fields
+    "bool": {"true": True, "false": False}.__getitem__,
+    "int": int,
+    "float": float,
+    "str": str,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +70,22 @@ PILLOW = {
         "webp",
     ),
     "avif": PillowFormat(
-        "AVIF", ".avif", (2, 15, 28, 40, 51, 62), {}, "Pillow", "image/avif", "avif"
+        "AVIF",
+        ".avif",
+        (2, 15, 28, 40, 51, 62),
+        {"advanced": {"tune": "iq"}},
+        "Pillow, tune iq",
+        "image/avif",
+        "avif",
+    ),
+    "avif-ssim": PillowFormat(
+        "AVIF",
+        ".avif",
+        (2, 15, 28, 40, 51, 62),
+        {"advanced": {"tune": "ssim"}},
+        "Pillow, tune ssim",
+        "image/avif",
+        "avif",
     ),
     "jxl": PillowFormat(
         "JXL", ".jxl", (1, 12, 25, 42, 60, 78), {"effort": 7}, "pillow-jxl-plugin, effort 7"
@@ -113,35 +139,72 @@ class Candidate:
 def bundles(models: Sequence[str], qualities: Sequence[float], device: str) -> list[Candidate]:
     """The bundles to test, and for each the ceiling of its VAE.
 
-    A bundle given by its file is called by the file's stem.
+    A bundle given by its file is called by the file's stem. One that is tested with options
+    (lite@effort=2) is called with them; its ceiling is that of the bundle.
 
     Raises:
         UnsupportedError: an unknown bundle.
+        UsageError: options that it does not have.
     """
     from bkcodec.bundle import find_bundle, load_bundle
 
-    candidates = []
+    candidates: dict[str, Candidate] = {}
     for model in models:
+        model, text = _with_options(model)
+        options = encoder_options(text)
         path = find_bundle(model)
         bundle = load_bundle(path)
         name = printable(path.stem) if Path(model).is_file() else bundle.name
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         note = f"bundle {bundle.name}, fingerprint {bundle.fingerprint.hex()}"
-        candidates += [
-            Candidate(
-                "bundle", name, tuple(qualities), str(path), {"sha256": digest}, device, note=note
-            ),
-            Candidate(
-                "ceiling",
-                f"{name}:{CEILING}",
-                (0.0,),
-                str(path),
-                {"sha256": digest},
-                device,
-                note=f"VAE of {name} without quantisation: a ceiling, no codec",
-            ),
-        ]
-    return candidates
+        full = f"{name}@{text}" if text else name
+        if full in candidates:
+            raise UsageError(f"two codecs are called {full}; rename the bundle's file")
+        settings: dict[str, Any] = {"sha256": digest}
+        candidates[full] = Candidate(
+            "bundle",
+            full,
+            tuple(qualities),
+            str(path),
+            settings | ({"options": options} if options else {}),
+            device,
+            note=f"{note}, {text}" if text else note,
+        )
+        ceiling = f"{name}:{CEILING}"
+        note = f"VAE of {name} without quantisation: a ceiling, no codec"
+        if ceiling not in candidates:
+            candidates[ceiling] = Candidate(
+                "ceiling", ceiling, (0.0,), str(path), settings, device, note=note
+            )
+    return list(candidates.values())
+
+
+def _with_options(model: str) -> tuple[str, str]:
+    """A bundle and the text of its options, which follow an @; a file may have one in its name."""
+    name, sign, text = model.rpartition("@")
+    return (name, text) if sign and not Path(model).is_file() else (model, "")
+
+
+def encoder_options(text: str) -> dict[str, Any]:
+    """Fields of ``EncodeOptions`` from NAME=VALUE,..., as an encoder takes them.
+
+    Raises:
+        UsageError: an unknown one, one that the benchmark sets itself, or a value it cannot have.
+    """
+    types = {f.name: str(f.type) for f in fields(EncodeOptions) if f.name not in SET_HERE}
+    values: dict[str, Any] = {}
+    for part in filter(None, text.split(",")):
+        name, sign, value = (word.strip() for word in part.partition("="))
+        kinds = [kind for kind in READERS if kind in types.get(name, "").split(" | ")]
+        if not kinds or not sign or name in values:
+            possible = [n for n, t in types.items() if set(t.split(" | ")) & set(READERS)]
+            raise UsageError(f"{part!r}: not NAME=VALUE, each once, of {', '.join(possible)}")
+        try:
+            values[name] = READERS[kinds[0]](value)
+        except (ValueError, KeyError):
+            raise UsageError(f"{part!r}: {value!r} is not a value of {name}") from None
+    EncodeOptions(**values)
+    return values
 
 
 def default_peers() -> list[str]:
@@ -174,8 +237,10 @@ def pillow_peer(name: str, avif_speed: int) -> Candidate:
         raise UnsupportedError(f"peer {name} needs {missing}")
     peer = PILLOW[name]
     settings, note = peer.settings, peer.note
-    if name == "avif":
-        settings, note = {"speed": avif_speed}, f"{note}, speed {avif_speed}"
+    if peer.name == "AVIF":
+        if not _can_tune(settings):  # an older libavif, or another encoder than libaom
+            settings, note = {}, "Pillow, its own tune"
+        settings, note = settings | {"speed": avif_speed}, f"{note}, speed {avif_speed}"
     return Candidate("pillow", name, peer.ladder, name, settings, note=note)
 
 
@@ -186,8 +251,20 @@ def _missing(name: str) -> str | None:
     if name == "jxl":
         return None if find_spec("pillow_jxl") else "pillow-jxl-plugin: install bkcodec[peers]"
     feature = PILLOW[name].feature
-    is_built_in = feature is None or features.check(feature)
-    return None if is_built_in else f"a Pillow with {feature}; see bkcodec[bench]"
+    if feature is not None and not features.check(feature):
+        return f"a Pillow with {feature}; see bkcodec[bench]"
+    if name == "avif-ssim" and not _can_tune(PILLOW[name].settings):
+        return "a Pillow whose AVIF encoder can be tuned"
+    return None
+
+
+def _can_tune(settings: dict[str, Any]) -> bool:
+    """Whether Pillow's AVIF encoder takes these settings."""
+    try:
+        Image.new("RGB", (8, 8)).save(io.BytesIO(), "AVIF", **settings)
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def zoo_peer(name: str, device: str) -> Candidate:

@@ -43,13 +43,14 @@ class BundleCoder:
         from bkcodec.codec import Codec
 
         self.codec = Codec(candidate.source, candidate.device)
+        self.options: dict[str, Any] = candidate.settings.get("options", {})
 
     def encode(self, image: Image.Image, quality: float) -> tuple[bytes, Digest]:
         """See ``Coder``."""
         from bkcodec.image.reading import picture_from_image
         from bkcodec.options import EncodeOptions
 
-        options = EncodeOptions(quality=quality)
+        options = EncodeOptions(quality=quality, **self.options)
         encoded = self.codec.encode_picture(picture_from_image(image), options)
         return encoded.data, symbols_sha256(encoded.symbols)
 

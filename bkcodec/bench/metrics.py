@@ -2,7 +2,12 @@
 
 PSNR over all three channels, PSNR of luma (ITU-R 601-2, as Pillow's "L"), MS-SSIM of RGB (Wang et
 al. 2003; sides above 160 pixels), LPIPS with the user's weights, and SSIMULACRA2 and Butteraugli
-(3-norm) through libjxl's programs where they are on PATH.
+(3-norm) through libjxl's programs where they are on PATH. Where there is no such program, the
+package ssimulacra2 gives SSIMULACRA2, which takes seconds for each megapixel, so only if it is
+asked for.
+
+Curves and BD-rates have MS-SSIM in decibels, -10 log10(1 - x): of its linear values the lowest
+rates make up most of the range.
 """
 
 from __future__ import annotations
@@ -19,10 +24,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bkcodec.errors import UnsupportedError, UsageError
+from bkcodec import metrics as own
+from bkcodec.errors import UnsupportedError, UsageError, install
+from bkcodec.machine import versions
 
 MS_SSIM_SIDE = 161  # five scales of an 11-pixel window need so much
 EXACT_PSNR = 100.0  # dB, shown for identical pictures
+IN_DECIBELS = {"ms-ssim"}  # on axes and in BD-rates
+DECIBELS = "-10 log10(1 - x), dB"  # what is said of these
 
 Measure = Callable[[Path, Path], float | None]
 
@@ -46,6 +55,16 @@ class Metric:
     measure: Measure
     digits: int
     identity: str = ""
+
+    @property
+    def scale(self) -> str:
+        """Unit on axes and in ranges of BD-rates, where that is not the label's."""
+        return DECIBELS if self.name in IN_DECIBELS else ""
+
+
+def scaled(name: str, value: float) -> float:
+    """A metric's value as axes and BD-rates have it."""
+    return own.decibels(value) if name in IN_DECIBELS else value
 
 
 def find_metrics(requested: Sequence[str] | None, lpips: Sequence[Path]) -> list[Metric]:
@@ -72,7 +91,7 @@ def find_metrics(requested: Sequence[str] | None, lpips: Sequence[Path]) -> list
         if shutil.which(program):
             available.append(_external(name, program, higher, digits))
         elif requested and name in requested:
-            raise UnsupportedError(f"metric {name} needs libjxl's program {program} on PATH")
+            available.append(_by_package(name, program))
     names = [metric.name for metric in available]
     if len(set(names)) < len(names):
         raise UsageError("two files of LPIPS weights have the same backbone")
@@ -151,6 +170,23 @@ def _external(name: str, program: str, higher: bool, digits: int) -> Metric:
 
     label = "SSIMULACRA2" if name == "ssimulacra2" else "Butteraugli (3-norm)"
     return Metric(name, label, higher, measure, digits)
+
+
+def _by_package(name: str, program: str) -> Metric:
+    """A metric by a Python package, for want of a program."""
+    if name != "ssimulacra2":
+        raise UnsupportedError(f"metric {name} needs libjxl's program {program} on PATH")
+    package = versions(["ssimulacra2"])
+    if name not in package:
+        raise UnsupportedError(
+            f"metric {name} needs libjxl's program {program} on PATH, or the package ssimulacra2: "
+            f"{install('metrics')}"
+        )
+
+    def measure(original: Path, decoded: Path) -> float | None:
+        return own.ssimulacra2(pixels(original, "RGB"), pixels(decoded, "RGB"))
+
+    return Metric(name, "SSIMULACRA2", True, measure, 2, f"package {package[name]}")
 
 
 def parse_external(name: str, output: str) -> float | None:

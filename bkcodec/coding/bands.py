@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from bkcodec.engine.runtime import Map
-from bkcodec.machine import n_threads
+from bkcodec.errors import failures
+from bkcodec.image.picture import Pixels
+from bkcodec.machine import ADVICE, n_threads, out_of_memory
 from bkcodec.tiling import Slices, windows
 
 if TYPE_CHECKING:
@@ -63,6 +67,30 @@ def in_bands(stream: Stream, feed: Feed, grid: tuple[int, ...]) -> Iterator[list
             yield [
                 np.concatenate(side_by_side, axis=2) for side_by_side in zip(*parts, strict=True)
             ]
+
+
+def finished(
+    colours: Iterator[Pixels],
+    greyscale: bool,
+    alpha: Pixels | None,
+    turn: Callable[[], AbstractContextManager[Any]],
+) -> Iterator[Pixels]:
+    """Bands of RGB made grey where the photo was, with their part of the alpha plane.
+
+    Each band is made in a turn. What goes wrong then is named, not what a caller does meanwhile.
+    """
+    top = 0
+    while True:
+        with turn(), out_of_memory(ADVICE), failures("decoding"):
+            band = next(colours, None)
+        if band is None:
+            return
+        if greyscale:
+            band = np.asarray(Image.fromarray(band).convert("L"))[..., None]
+        if alpha is not None:
+            band = np.dstack([band, alpha[top : top + len(band)]])
+        top += len(band)
+        yield band
 
 
 def _bands(rows: int, reach: int) -> Iterator[slice]:

@@ -38,17 +38,19 @@ class Photo(Generic[Coded]):
 
     Attributes:
         rgb: uint8 [H, W, 3].
-        start: symbols [M, h, w] before they are rounded, at one level or at that of each cell.
-        code: symbols and levels -> a file.
+        levels: those of all cells, for a base level.
+        start: symbols [M, h, w] before they are rounded, for a base level.
+        code: symbols and a base level -> a file.
         size: bytes of a file.
-        show: what a decoder makes of a file with these levels, uint8 [H, W, 3].
+        show: what a decoder makes of a file of a base level, uint8 [H, W, 3].
     """
 
     rgb: Pixels
-    start: Callable[[int | Levels], NDArray[np.float32]]
-    code: Callable[[Symbols, int | Levels], Coded]
+    levels: Callable[[int], int | Levels]
+    start: Callable[[int], NDArray[np.float32]]
+    code: Callable[[Symbols, int], Coded]
     size: Callable[[Coded], int]
-    show: Callable[[Coded, int | Levels], Pixels]
+    show: Callable[[Coded, int], Pixels]
 
 
 @dataclass(slots=True)
@@ -71,11 +73,11 @@ class Effort(Generic[Coded]):
     deadline: float = math.inf
     tell: Tell = lambda share: None
 
-    def at_quality(self, plain: Coded, levels: int | Levels) -> Coded:
-        """A file with the levels of a plain one, or that one where none is better."""
-        goal = self._goal(levels)
-        better = self._searched(levels, goal)
-        return min((plain, better), key=lambda file: self._cost(file, levels, goal))
+    def at_quality(self, plain: Coded, level: int) -> Coded:
+        """A file with the level of a plain one, or that one where none is better."""
+        goal = self._goal(level)
+        better = self._searched(level, goal)
+        return min((plain, better), key=lambda file: self._cost(file, level, goal))
 
     def at_size(self, plain: Coded, level: int, limit: int) -> Coded:
         """The best file of at most so many bytes; ``plain`` is the best without a search."""
@@ -95,22 +97,26 @@ class Effort(Generic[Coded]):
                 break
         return plain
 
-    def _searched(self, levels: int | Levels, goal: Goal) -> Coded:
-        start = self.photo.start(levels)
+    def _searched(self, level: int, goal: Goal) -> Coded:
         symbols = self.search.search(
-            start, self.photo.rgb, levels, goal, self.effort, self.deadline, self.tell
+            self.photo.start(level),
+            self.photo.rgb,
+            self.photo.levels(level),
+            goal,
+            self.effort,
+            self.deadline,
+            self.tell,
         )
-        return self.photo.code(symbols, levels)
+        return self.photo.code(symbols, level)
 
-    def _goal(self, levels: int | Levels) -> Goal:
+    def _goal(self, level: int) -> Goal:
         """What counts, and what a bit is worth: from plain files of lower and of higher quality."""
         from bkcodec.coding.latent import Goal
 
         goal = Goal(self.similarity, 0.0)
         points = []
         for offset in (-NEIGHBOURS, NEIGHBOURS):
-            shifted = np.clip(np.asarray(levels, np.int16) + offset, 0, MAX_LEVEL)
-            near = int(shifted) if isinstance(levels, int) else shifted.astype(np.uint8)
+            near = min(max(level + offset, 0), MAX_LEVEL)
             file = self.photo.code(np.rint(self.photo.start(near)).astype(np.int16), near)
             points.append((self._rate(file), self._distortion(file, near, goal)))
         (low, worse), (high, better) = points
@@ -121,14 +127,14 @@ class Effort(Generic[Coded]):
         """Bits per pixel."""
         return 8 * self.photo.size(file) / (self.photo.rgb.shape[0] * self.photo.rgb.shape[1])
 
-    def _cost(self, file: Coded, levels: int | Levels, goal: Goal) -> float:
-        return self._rate(file) + goal.slope * self._distortion(file, levels, goal)
+    def _cost(self, file: Coded, level: int, goal: Goal) -> float:
+        return self._rate(file) + goal.slope * self._distortion(file, level, goal)
 
-    def _distortion(self, file: Coded, levels: int | Levels, goal: Goal) -> float:
+    def _distortion(self, file: Coded, level: int, goal: Goal) -> float:
         """As ``Goal.distortion``, of what a decoder shows."""
         from bkcodec.train.objectives.shared import MS_SSIM_TO_MSE
 
-        shown = self.photo.show(file, levels)
+        shown = self.photo.show(file, level)
         error = 255**2 * 10 ** (-psnr(self.photo.rgb, shown) / 10)
         similarity = ms_ssim(self.photo.rgb, shown) if goal.similarity else None
         if similarity is None:

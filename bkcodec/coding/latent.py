@@ -32,8 +32,8 @@ from bkcodec.train.prior.thaw import thaw
 
 ITERATIONS = (0, 3, 6, 10, 20, 32, 50, 90, 150, 240)  # of each effort
 RATES = (0.0, 0.045, 0.035, 0.03, 0.025, 0.02, 0.02, 0.015, 0.015, 0.012)  # steps, in symbols
-HOT, COLD = 0.4, 0.1  # temperatures of the rounding, at the beginning and at the end
-NOISE = 0.4  # width of the noise, in temperatures
+NOISES = (0.0, 0.03, 0.03, 0.03, 0.06, 0.1, 0.1, 0.1, 0.1, 0.1)  # standard deviations, in symbols
+HOT, COLD = 0.35, 0.08  # temperatures of the rounding, at the beginning and at the end
 MIN_SIDE = 161  # pixels, below which there is no MS-SSIM
 WHOLE = 48 * 36  # cells up to which a picture is searched as a whole
 CORE, HALO = 32, 12  # cells of a window of a larger one, and around it
@@ -178,7 +178,8 @@ class LatentSearch:
             )
             symbols = around.clone()
             temperature = HOT * (COLD / HOT) ** share
-            symbols[(..., *inner)] = softly_rounded(free, temperature, generator)
+            noise = NOISES[effort] * torch.randn(free.shape, generator=generator)
+            symbols[(..., *inner)] = softly_rounded(free, temperature, noise)
             optimiser.zero_grad()
             self.cost(symbols, part, goal).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -202,11 +203,9 @@ class _Part:
     tile: Window
 
 
-def softly_rounded(value: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+def softly_rounded(value: Tensor, temperature: float, noise: Tensor) -> Tensor:
     """Numbers moved towards their nearest whole ones, with noise, and moved again."""
-    noise = torch.rand(value.shape, generator=generator) - 0.5
-    moved = _towards(value, temperature) + NOISE * temperature * noise
-    return _towards(moved, temperature)
+    return _towards(_towards(value, temperature) + noise, temperature)
 
 
 def _towards(value: Tensor, temperature: float) -> Tensor:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bkcodec.coding.targets import Target
 from bkcodec.commands.paths import Job, Plan
 from bkcodec.commands.shared import Shared
 from bkcodec.errors import BkcError, InputError
@@ -74,6 +75,8 @@ class Report:
             parts += [f"{spaced(v['bytes'])} B", f"{v['bpp']:.4f} bpp"]
         if "quality" in v:
             parts += [f"q {v['quality']:g}"]
+        if "reached" in v:
+            parts += [Target.parse(v["target"]).metric.shown(v["reached"])]
         if "psnr" in v:
             ms_ssim = v.get("ms_ssim")
             parts += [f"PSNR {v['psnr']:.2f} dB"]

@@ -63,9 +63,10 @@ class Request:
     multiple=True,
     default=["lite"],
     show_default=True,
-    metavar="NAME",
+    metavar="NAME[@OPTION=VALUE,...]",
     shell_complete=completion.bundles,
-    help="A bundle to test, by name or file; may be given several times.",
+    help="A bundle to test, by name or file, and how to encode, as in lite@effort=2; may be given "
+    "several times.",
 )
 @click.option(
     "-q",
@@ -79,7 +80,8 @@ class Request:
     "--peers",
     type=names,
     metavar="LIST",
-    help="Codecs to compare with: jpeg, webp, avif, jxl, jpeg2000, zoo:ARCHITECTURE, or none.  "
+    help="Codecs to compare with: jpeg, webp, avif (tuned for images), avif-ssim, jxl, jpeg2000, "
+    "zoo:ARCHITECTURE, or none.  "
     "[default: all that Pillow has]",
 )
 @click.option(
@@ -87,7 +89,7 @@ class Request:
     type=names,
     metavar="LIST",
     help="psnr, psnr-y, ms-ssim, lpips-..., ssimulacra2, butteraugli.  [default: all that are "
-    "available]",
+    "available; ssimulacra2 by libjxl's program only, as the package of it is slow]",
 )
 @click.option(
     "--lpips",
@@ -109,7 +111,7 @@ class Request:
     type=click.IntRange(0, 10),
     default=6,
     show_default=True,
-    help="Speed of the peer avif; lower is slower and gives smaller files.",
+    help="Speed of the AVIF peers; lower is slower and gives smaller files.",
 )
 @click.option(
     "--repetitions",

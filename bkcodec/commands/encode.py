@@ -15,6 +15,7 @@ from bkcodec.commands import completion
 from bkcodec.commands.batch import Report, run_batch, write_output
 from bkcodec.commands.help import BACKBONE, MACHINE, MANY, OUTPUT, Group, GroupedCommand
 from bkcodec.commands.paths import EXTENSION, Job, Naming, Plan, plan
+from bkcodec.commands.regions import Marks, region_options, scaled_map
 from bkcodec.commands.shared import Shared, shared_options
 from bkcodec.commands.sources import Source, read_source, source_from_bytes
 from bkcodec.commands.tar import SHARDS, Shards, run_shards, shard_options
@@ -40,15 +41,14 @@ class _Encode(GroupedCommand):
             "How good, how large",
             "photo.jpg --target-size 20k",
             (
-                "quality",
-                "target_bpp",
-                "target_size",
-                "effort",
-                "tune",
-                "timeout",
-                "max_side",
-                "measure",
+                *("quality", "target", "target_bpp", "target_size", "effort", "tune"),
+                *("timeout", "max_side", "measure"),
             ),
+        ),
+        Group(
+            "Where it matters",
+            "photo.jpg --target-size 20k --roi 300,120,200,250",
+            ("regions", "quality_map", "adapt"),
         ),
         Group(
             "What goes along",
@@ -73,6 +73,12 @@ class _Encode(GroupedCommand):
     "--quality",
     type=click.FloatRange(0, 100),
     help="0 to 100 in half steps; higher is better.  [default: 50]",
+)
+@click.option(
+    "--target",
+    metavar="METRIC=VALUE",
+    help="The smallest file whose picture reaches this, such as ssimulacra2=70, ms-ssim=0.98 or "
+    "psnr=32.",
 )
 @click.option(
     "--target-bpp",
@@ -124,7 +130,7 @@ class _Encode(GroupedCommand):
     "--timeout",
     type=click.FloatRange(0),
     metavar="SECONDS",
-    help="After this time, searches (--target-bpp, --target-size, --effort) take the best so far.",
+    help="After this time, searches (--target..., --effort) take the best so far.",
 )
 @click.option(
     "--max-side",
@@ -140,10 +146,12 @@ class _Encode(GroupedCommand):
     "--verify", is_flag=True, help="Read back each file that was written and compare its symbols."
 )
 @shard_options
+@region_options
 @shared_options
 def encode(
     inputs: tuple[str, ...],
     quality: float | None,
+    target: str | None,
     target_bpp: float | None,
     target_size: int | None,
     model: str,
@@ -159,6 +167,7 @@ def encode(
     dry_run: bool,
     verify: bool,
     shards: Shards,
+    marks: Marks,
     shared: Shared,
 ) -> None:
     """Encode photos, also those in tar shards, into .bkc files.
@@ -167,6 +176,10 @@ def encode(
     """
     options = EncodeOptions(
         quality=quality,
+        target=target,
+        regions=marks.regions,
+        quality_map=marks.read_map(shared.limits),
+        adapt=marks.adapt,
         target_bpp=target_bpp,
         target_size=target_size,
         model=model,
@@ -182,7 +195,7 @@ def encode(
         backbone=shared.backbone,
     )
     if timeout is not None and not (effort or options.has_target):
-        raise UsageError("--timeout needs a search: --target-bpp, --target-size or --effort")
+        raise UsageError("--timeout needs a search: one of the targets, or --effort")
     if tune is not None and not effort:
         raise UsageError("--tune matters to a search: --effort 1 to 9")
     if shared.unet != "auto" and not effort:
@@ -198,6 +211,8 @@ def _run(
     load = partial(_Work, options, shared, extras)
     if shards.are_meant(inputs, shared, IMAGE_SUFFIXES):
         extras.check_for_shards(shared)
+        if options.regions or options.quality_map is not None:
+            raise UsageError("--roi and --map are for one picture, not for tar shards")
         renamed = renaming(IN_SHARDS, EXTENSION[1:], shared.keep_extension)
         run_shards(inputs, shards, shared, renamed, lambda: load().change, "Encoding", writes)
         return
@@ -248,6 +263,8 @@ class _Work:
         from bkcodec.codec import Codec
 
         self.options, self.shared, self.extras = options, shared, extras
+        if options.metric_target is not None:
+            options.metric_target.check_installed()
         self.codec = Codec(options.model, options.device, options.needed_backbone)
 
     def __call__(self, job: Job) -> Report:
@@ -257,6 +274,8 @@ class _Work:
         encoded = codec.encode_picture(source.picture, self._options_left(started))
         seconds = time.perf_counter() - started
         report = Report(job, _values(encoded, source, seconds, codec))
+        report.values |= _reached(encoded, self.options)
+        report.values["notes"] += scaled_map(self.options, source.picture.size)
         if self.extras.measure:
             report.values |= measured(source.picture, encoded, self.options, codec)
         if not self.extras.dry_run:
@@ -344,6 +363,13 @@ def _values(encoded: Encoded, source: Source, seconds: float, codec: Codec) -> d
         "notes": notes,
     }
     return values | ({"frames_left_out": source.n_frames - 1} if source.n_frames > 1 else {})
+
+
+def _reached(encoded: Encoded, options: EncodeOptions) -> dict[str, object]:
+    """What a metric's target was met with."""
+    if encoded.reached is None:
+        return {}
+    return {"target": options.target, "reached": round(encoded.reached, 6)}
 
 
 def _name(kind: str) -> str:

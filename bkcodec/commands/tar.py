@@ -226,8 +226,10 @@ def _careful(change: Change) -> Change:
 def _has_only_shards(folder: str, recursive: bool, others: frozenset[str]) -> bool:
     """Whether a folder has tar files, and nothing else that the command reads."""
     kinds: set[str] = set()
-    for _, folders, names in os.walk(folder):
+    for _, _, names in os.walk(folder):
         kinds |= {Path(name).suffix.lower() for name in names}
+        if kinds & others:
+            return False
         if not recursive:
-            folders.clear()
-    return bool(kinds & IN_FOLDERS) and not kinds & others
+            break
+    return bool(kinds & IN_FOLDERS)

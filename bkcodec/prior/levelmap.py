@@ -77,6 +77,11 @@ def read_map(payload: bytes, level: int, rows: int, columns: int) -> Levels:
     Raises:
         FormatError: not what ``write_map`` makes for so many cells and this level.
     """
+    return cell_levels(level, read_offsets(payload, level, rows, columns), rows, columns)
+
+
+def read_offsets(payload: bytes, level: int, rows: int, columns: int) -> Offsets:
+    """The same as offsets of blocks."""
     decoder, model = RangeDecoder(payload, "levels"), _Classes()
     offsets = np.zeros(map_shape(rows, columns), np.int16)
     for row, column in np.ndindex(*offsets.shape):
@@ -90,7 +95,7 @@ def read_map(payload: bytes, level: int, rows: int, columns: int) -> Levels:
             raise FormatError(f"the level map says level {level + offset}")
         offsets[row, column] = offset
     decoder.finish()
-    return cell_levels(level, offsets, rows, columns)
+    return offsets
 
 
 class _Classes:

@@ -47,13 +47,16 @@ def bd_rates(results: dict[str, Any]) -> list[str]:
         row = [anchor]
         for metric in results["metrics"]:
             r = rates[anchor, metric["name"]]
-            span = f"{r['percent']:+.1f} % ({r['low']:.4g} to {r['high']:.4g})" if r["low"] else ""
+            unit = " dB" if metric["scale"] else ""
+            over = f"{r['low']:.4g} to {r['high']:.4g}{unit}" if r["low"] else ""
+            span = f"{r['percent']:+.1f} % ({over})" if over else ""
             row.append(span or r["reason"])
         rows.append(row)
     title = (
         "BD-rate of lite (negative: lite is smaller), and the range of the metric it holds over:"
     )
-    return [title, "", *table(["against", *(m["label"] for m in results["metrics"])], rows)]
+    heads = [m["label"] + (f" as {m['scale']}" if m["scale"] else "") for m in results["metrics"]]
+    return [title, "", *table(["against", *heads], rows)]
 
 
 def resources(results: dict[str, Any]) -> list[str]:
@@ -74,7 +77,8 @@ def resources(results: dict[str, Any]) -> list[str]:
     machine = results["environment"]
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     where = f"{machine['cores']} cores, Python {machine['python']}, {packages}."
-    return [*table(head, rows), where, ""]
+    notes = [f"{codec['name']}: {codec['note']}" for codec in results["codecs"] if codec["note"]]
+    return [*table(head, rows), f"{'; '.join(notes)}.", "", where, ""]
 
 
 def main() -> None:

@@ -14,12 +14,21 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from scipy import interpolate
+from ssimulacra2 import compute_ssimulacra2
 from torchvision import models
 
+from bkcodec.bench import codecs as codecs_module
 from bkcodec.bench import metrics
 from bkcodec.bench.cells import CELLS, Cell, append, read
-from bkcodec.bench.codecs import Candidate, pillow_peer, zoo_peer
-from bkcodec.bench.coders import PillowCoder, ZooCoder
+from bkcodec.bench.codecs import (
+    Candidate,
+    bundles,
+    default_peers,
+    encoder_options,
+    pillow_peer,
+    zoo_peer,
+)
+from bkcodec.bench.coders import BundleCoder, PillowCoder, ZooCoder
 from bkcodec.bench.dataset import Dataset, Photo, prepare
 from bkcodec.bench.report.pictures import plan
 from bkcodec.bench.report.published import read_curves
@@ -27,7 +36,8 @@ from bkcodec.bench.report.summary import bd_rate, bd_rates, compressai_results, 
 from bkcodec.bench.report.summary import curve as curve_of
 from bkcodec.bench.run import Bench, measure, slug
 from bkcodec.bench.workers import Lane, Worker
-from bkcodec.errors import InputError
+from bkcodec.container import container_from_bytes
+from bkcodec.errors import InputError, UnsupportedError, UsageError
 from bkcodec.models.lpips import Lpips
 from bkcodec.pages.template import as_script
 
@@ -220,6 +230,80 @@ def test_bd_rates_between_two_rates() -> None:
     assert rate.percent == pytest.approx(-50, abs=0.5)
 
 
+def test_ms_ssim_is_compared_in_decibels() -> None:
+    """Its linear values put most of the range where pictures are worst."""
+    qualities = (0.0, 1.0, 2.0, 3.0, 4.0)
+    values = {"one": (0.8, 0.88, 0.93, 0.96, 0.98), "two": (0.85, 0.9, 0.94, 0.97, 0.985)}
+    cells = [
+        Cell(name, q, "a", 100, 100, int(100 * 2**q), {"ms-ssim": value})
+        for name, column in values.items()
+        for q, value in zip(qualities, column, strict=True)
+    ]
+    codecs = [Candidate("bundle", name, qualities, name) for name in values]
+    similarity = metrics.Metric("ms-ssim", "MS-SSIM", True, metrics.ms_ssim, 4)
+    found = bd_rates(points(cells, codecs), list(values), [similarity])[1]
+    curves = {
+        name: [(0.08 * 2**i, -10 * np.log10(1 - v)) for i, v in enumerate(column)]
+        for name, column in values.items()
+    }
+    expected = bd_rate("two", "one", PSNR, curves["one"], curves["two"])
+    assert found.codec == "two" and found.percent == pytest.approx(expected.percent, abs=1e-9)
+    assert found.low == pytest.approx(8.239, abs=1e-3) and similarity.scale and not PSNR.scale
+
+
+def test_a_bundle_with_options(lake: Image.Image) -> None:
+    plain, ceiling, odd = bundles(["lite", "lite@max_side=64,tile=0"], [30.0], "cpu")
+    assert [plain.name, ceiling.name, odd.name] == [
+        "lite",
+        "lite:vae-roundtrip",
+        "lite@max_side=64,tile=0",
+    ]
+    assert odd.settings["options"] == {"max_side": 64, "tile": 0} and plain.identity() != (
+        odd.identity()
+    )
+    sizes = [BundleCoder(c).encode(lake.crop((0, 0, 96, 64)), 30)[0] for c in (plain, odd)]
+    assert [container_from_bytes(data).width for data in sizes] == [96, 64]
+    with pytest.raises(UsageError, match="two codecs are called lite@effort=1"):
+        bundles(["lite@effort=1", "lite@effort=1"], [30.0], "cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("speed=3", "of adapt, tile, keep_thumbnail, max_side, alpha, effort"),
+        ("quality=30", "not NAME=VALUE"),
+        ("regions=1", "not NAME=VALUE"),
+        ("effort", "not NAME=VALUE"),
+        ("effort=1,effort=2", "each once"),
+        ("effort=much", "'much' is not a value of effort"),
+        ("keep_thumbnail=1", "'1' is not a value of keep_thumbnail"),
+        ("effort=99", "effort 99: not in"),
+    ],
+)
+def test_options_that_no_encoder_has(text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        encoder_options(text)
+
+
+def test_options_become_what_they_are() -> None:
+    values = encoder_options("effort=1, keep_thumbnail=true,timeout=1.5,alpha=drop")
+    assert values == {"effort": 1, "keep_thumbnail": True, "timeout": 1.5, "alpha": "drop"}
+    assert encoder_options("") == {}
+
+
+def test_the_tune_of_avif_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, tune in (("avif", "iq"), ("avif-ssim", "ssim")):
+        peer = pillow_peer(name, 7)
+        assert peer.settings == {"advanced": {"tune": tune}, "speed": 7}
+        assert peer.note == f"Pillow, tune {tune}, speed 7"
+    monkeypatch.setattr(codecs_module, "_can_tune", lambda settings: False)
+    older = pillow_peer("avif", 7)
+    assert older.settings == {"speed": 7} and "its own tune" in older.note
+    assert "avif" in default_peers() and "avif-ssim" not in default_peers()
+    with pytest.raises(UnsupportedError, match="can be tuned"):
+        pillow_peer("avif-ssim", 7)
+
+
 def test_failures_leave_no_bd_rate() -> None:
     qualities = (0.0, 1.0, 2.0, 3.0, 4.0)
     cells = [
@@ -318,7 +402,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read(tmp_path) == [cell]
 
 
-@pytest.mark.parametrize("name", ["jpeg", "webp", "avif", "jpeg2000"])
+@pytest.mark.parametrize("name", ["jpeg", "webp", "avif", "avif-ssim", "jpeg2000"])
 def test_every_peer_spans_the_range(name: str, lake: Image.Image) -> None:
     peer = pillow_peer(name, 8)
     coder = PillowCoder(peer)
@@ -391,3 +475,20 @@ def test_programs_of_libjxl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "ssimulacra2").write_text("#!/bin/sh\necho broken >&2\nexit 1\n")
     with pytest.raises(RuntimeError, match="broken"):
         found[0].measure(tmp_path, tmp_path)
+
+
+def test_ssimulacra2_by_its_package(
+    lake: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/bin:/usr/bin")
+    paths = tmp_path / "a.png", tmp_path / "b.png"
+    image = lake.crop((0, 0, 96, 64))
+    image.save(paths[0])
+    image.point(lambda v: v // 16 * 16).save(paths[1])
+    (metric,) = metrics.find_metrics(["ssimulacra2"], [])
+    value = metric.measure(*paths)
+    assert value == compute_ssimulacra2(*paths) < 90 and metric.identity.startswith("package")
+    assert "ssimulacra2" not in [m.name for m in metrics.find_metrics(None, [])]
+    monkeypatch.setattr(metrics, "versions", lambda packages: {})
+    with pytest.raises(UnsupportedError, match="or the package ssimulacra2"):
+        metrics.find_metrics(["ssimulacra2"], [])

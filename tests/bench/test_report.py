@@ -71,6 +71,22 @@ def outcome(image: str = "a.png", trouble: str | None = None, folder: str = "pho
     )
 
 
+def test_ranges_and_settings_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """MS-SSIM is -10 log10(1 - x) of 1 - 2^-1 to 1 - 2^-6 here: 3.01 to 18.06 dB."""
+    result = outcome()
+    jpeg = next(c for c in result.candidates if c.name == "jpeg")
+    noted = [replace(c, note="set like this") if c is jpeg else c for c in result.candidates]
+    show(replace(result, candidates=noted))
+    text = capsys.readouterr().out
+    assert "ms-ssim as -10 log10(1 - x), dB" in text and "3.01 to 18.06 dB" in text
+    assert "21 to 26" in text and "21 to 26 dB" not in text and "set like this" in text
+    assert {m["name"]: m["scale"] for m in result.detailed()["metrics"]} == {
+        "psnr": "",
+        "ms-ssim": metrics.DECIBELS,
+    }
+    assert matrices(result)[1]["label"] == "MS-SSIM (RGB) as -10 log10(1 - x), dB"
+
+
 def test_the_verdict_is_one_sentence() -> None:
     result = outcome()
     odd = "=cmd|' /C calc'!A0"

@@ -17,9 +17,7 @@ from bkcodec.coding import effort as effort_module
 from bkcodec.coding import latent
 from bkcodec.coding.effort import Effort, Photo
 from bkcodec.coding.latent import CountedDensity, Goal, LatentSearch
-from bkcodec.image.reading import picture_from_image
 from bkcodec.metrics import psnr
-from bkcodec.prior.levelmap import cell_levels
 
 
 @pytest.fixture(scope="module")
@@ -75,18 +73,23 @@ def test_windows_of_large_pictures_fit_together(
     assert (symbols != np.rint(start)).any() and abs(symbols - start).max() < 2
 
 
-def test_a_level_map_is_followed(photo: Image.Image) -> None:
-    codec = Codec()
-    offsets = np.zeros((3, 3), np.int16)
-    offsets[0, 0] = 40
-    options = EncodeOptions(quality=40, effort=1)
-    picture = picture_from_image(photo)
-    levels = cell_levels(80, offsets, 11, 11)
-    _, z = codec.encoder.analyse(picture.rgb, None)
-    search = LatentSearch(codec.model, codec.bundle.prior)  # type: ignore[arg-type]
-    start = codec.coder.encoder.scaled(z, levels)  # type: ignore[union-attr]
-    symbols = search.search(start, picture.rgb, levels, Goal(0.5, 0.01), options.effort)
-    assert symbols.shape == start.shape
+@pytest.mark.parametrize("size", [None, 900])
+def test_a_search_follows_regions(photo: Image.Image, size: int | None) -> None:
+    options = EncodeOptions(
+        quality=None if size else 40.0,
+        target_size=size,
+        effort=1,
+        regions=(bkcodec.Region(0, 0, 64, 64, 20),),
+    )
+    data = bkcodec.encode(photo, options)
+    said = bkcodec.info(data)
+    assert said["level_map_bytes"] > 0 and len(data) <= (size or 10**6)
+    plain = bkcodec.encode(photo, EncodeOptions(quality=said["quality"]))
+    better, same = (
+        psnr(np.asarray(photo)[:64, :64], np.asarray(bkcodec.decode(d))[:64, :64])
+        for d in (data, plain)
+    )
+    assert better > same
 
 
 def test_the_plain_file_stays_where_none_is_better() -> None:
@@ -98,10 +101,11 @@ def test_the_plain_file_stays_where_none_is_better() -> None:
 
     files = Photo(
         rgb,
-        lambda levels: np.full((1, 2, 2), float(np.mean(levels)), np.float32),
-        lambda symbols, levels: bytes(100 + int(symbols.max())),
+        lambda level: level,
+        lambda level: np.full((1, 2, 2), float(level), np.float32),
+        lambda symbols, level: bytes(100 + int(symbols.max())),
         len,
-        lambda file, levels: np.full_like(rgb, max(0, 250 - len(file))),
+        lambda file, level: np.full_like(rgb, max(0, 250 - len(file))),
     )
     effort = Effort(Worse(), files, 0.0, 1)  # type: ignore[arg-type]
     plain = bytes(200)

@@ -19,6 +19,8 @@ from bkcodec.codec import Codec
 from bkcodec.container import container_from_bytes, container_to_bytes
 from bkcodec.errors import FormatError, UsageError
 from bkcodec.image.reading import picture_from_image
+from bkcodec.inspection import read_symbols
+from bkcodec.options import Region
 from bkcodec.prior.levelmap import cell_levels, map_shape, read_map, write_map
 
 OBJECT = np.zeros((7, 9), np.int16)
@@ -82,11 +84,24 @@ def test_an_encoder_is_told_what_is_wrong_with_a_map(codec: Codec, lake: Image.I
         ({"quality": 40}, np.zeros((3, 4), np.int16), "blocks"),
         ({"quality": 40}, np.full(shape, 121, np.int16), "reaches"),
         ({"quality": 40}, np.full(shape, -81, np.int16), "reaches"),
-        ({"target_bpp": 0.2}, np.zeros(shape, np.int16), "goes with a quality"),
-        ({"effort": 1}, np.zeros(shape, np.int16), "goes with a quality"),
+        ({"target_bpp": 0.2}, np.zeros((3, 4), np.int16), "blocks"),
+        ({"effort": 1}, np.zeros(shape, np.int16), "without an effort"),
+        ({"regions": (Region(0, 0, 9, 9),)}, np.zeros(shape, np.int16), "without another map"),
     ):
         with pytest.raises(UsageError, match=problem):
             codec.encode_picture(picture, bkcodec.EncodeOptions(**options), offsets)
+
+
+def test_a_map_goes_along_with_a_size(codec: Codec, lake: Image.Image) -> None:
+    """The search moves the base level; what would leave the scale is at its end."""
+    picture = picture_from_image(lake.crop((0, 0, 200, 100)))
+    offsets = np.zeros(map_shape(7, 13), np.int16)
+    offsets[:, 2:] = -200
+    encoded = codec.encode_picture(picture, bkcodec.EncodeOptions(target_size=300), offsets)
+    levels, _ = read_symbols(encoded.container, codec.bundle)
+    base = encoded.container.level
+    assert len(encoded) <= 300 and 0 < base < 200
+    assert isinstance(levels, np.ndarray) and set(levels.flat) == {base, 0}
 
 
 def mapped(codec: Codec, image: Image.Image, quality: float, offsets: np.ndarray) -> bytes:

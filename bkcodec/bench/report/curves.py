@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from bkcodec.bench.metrics import Metric
+from bkcodec.bench.metrics import DECIBELS, Metric, scaled
 from bkcodec.bench.report.published import Curve
 from bkcodec.bench.report.style import built_in_style
 from bkcodec.bench.report.summary import Point, curve
@@ -21,7 +19,12 @@ ON_DARK = ("#6cb8f0", "#ff9a57", "#3ddc97", "#f09ccb", "#e8c14a", "#b3a8ff", "#c
 MARKS = "os^Dv*P"
 DPI = 120  # of PNG files
 MEASURED = "measured"  # the source of curves that are not published ones
-LABELS = {"psnr": "PSNR (RGB), dB", "psnr-y": "PSNR (luma), dB", "ms-ssim": "MS-SSIM (RGB), dB"}
+LABELS = {
+    "psnr": "PSNR (RGB), dB",
+    "psnr-y": "PSNR (luma), dB",
+    "ms-ssim": f"MS-SSIM (RGB) as {DECIBELS}",
+    "ssimulacra2": "SSIMULACRA2",
+}
 
 
 def measured(
@@ -41,8 +44,8 @@ def measured(
 def plot(curves: Sequence[Curve], metric: str, title: str, paths: Sequence[Path]) -> None:
     """Draw all curves that have the metric into files, .svg or .png.
 
-    MS-SSIM is drawn as -10 log10(1 - x). The rate axis is logarithmic. The same figures give the
-    same files.
+    MS-SSIM is drawn as -10 log10(1 - x), in dB. The rate axis is logarithmic. The same figures give
+    the same files.
     """
     with built_in_style():
         for path in paths:
@@ -71,12 +74,9 @@ def _fill(axes: Any, curves: Sequence[Curve], metric: str, title: str) -> None:
 
     for index, one in enumerate(c for c in curves if metric in c.metrics):
         style = MARKS[index % len(MARKS)] + ("-" if one.source == MEASURED else "--")
-        values = np.array(one.metrics[metric])
-        if metric == "ms-ssim":
-            values = -10 * np.log10(np.maximum(1e-6, 1 - values))
         axes.plot(
             one.bpp,
-            values,
+            [scaled(metric, value) for value in one.metrics[metric]],
             style,
             label=printable(one.name),
             markersize=4,

@@ -45,7 +45,7 @@ def matrices(outcome: Outcome) -> list[dict[str, Any]]:
     rates = {(r.metric, r.codec, r.anchor): r for r in outcome.matrix}
     return [
         {
-            "label": metric.label,
+            "label": f"{metric.label} as {metric.scale}" if metric.scale else metric.label,
             "names": names,
             "rows": [(row, [rates.get((metric.name, row, n)) for n in names]) for row in names],
         }
@@ -93,7 +93,8 @@ def page_data(outcome: Outcome, pictures: PictureStore, room: int) -> dict[str, 
     return {
         "colours": {"light": COLOURS, "dark": ON_DARK},
         "metrics": [
-            {"name": m.name, "label": m.label, "digits": m.digits} for m in outcome.metrics
+            {"name": m.name, "label": m.label, "digits": m.digits, "scale": m.scale}
+            for m in outcome.metrics
         ],
         "codecs": [{"name": c.name, "kind": c.kind} for c in outcome.candidates],
         "points": [

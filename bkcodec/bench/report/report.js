@@ -19,7 +19,7 @@ const make = (tag, attributes, text) => {
   if (text !== undefined) node.textContent = text;
   return node;
 };
-const scaled = (metric, v) => metric.name === "ms-ssim" ? -10 * Math.log10(Math.max(1e-6, 1 - v)) : v;
+const scaled = (metric, v) => metric.scale ? -10 * Math.log10(Math.max(1e-6, 1 - v)) : v;
 const series = [...data.codecs.filter((c) => c.kind !== "ceiling").map((c) => ({ name: c.name })), ...data.overlays.map((o) => ({ name: o.name, overlay: o }))];
 series.forEach((one, i) => { one.colour = () => (dark.matches ? data.colours.dark : data.colours.light)[i % data.colours.light.length]; one.shape = SHAPES[i % SHAPES.length]; });
 function points(one, metric) {
@@ -54,7 +54,7 @@ function draw() {
     const x = X(Math.log10(v));
     chart.append(make("line", { class: "grid", x1: x, x2: x, y1: 20, y2: H - 50 }), make("text", { x, y: H - 32, "text-anchor": "middle" }, v));
   }
-  const unit = metric.name === "ms-ssim" ? ", as −10 log₁₀(1 − x)" : "";
+  const unit = metric.scale ? ` as ${metric.scale}` : "";
   chart.append(make("text", { x: W / 2 + 20, y: H - 10, "text-anchor": "middle" }, "bits per pixel (bytes on disk)"), make("text", { x: 62, y: 14 }, metric.label + unit));
   for (const { one, points } of visible) {
     const at = points.map((p) => [X(Math.log10(p.x)), Y(scaled(metric, p.y))]), colour = one.colour();

@@ -89,7 +89,12 @@ class Outcome:
                 for c in self.candidates
             ],
             "metrics": [
-                {"name": m.name, "label": m.label, "higher_is_better": m.higher_is_better}
+                {
+                    "name": m.name,
+                    "label": m.label,
+                    "higher_is_better": m.higher_is_better,
+                    "scale": m.scale,
+                }
                 for m in self.metrics
             ],
             "points": [asdict(p) for p in self.points],

@@ -12,7 +12,7 @@ import numpy as np
 
 from bkcodec.bench.cells import Cell
 from bkcodec.bench.codecs import Candidate
-from bkcodec.bench.metrics import Metric
+from bkcodec.bench.metrics import Metric, scaled
 
 MIN_OVERLAP = 0.25  # of either curve's range of the metric; below, a BD-rate means nothing
 MIN_POINTS = 4  # that Akima interpolation needs
@@ -56,7 +56,7 @@ class BdRate:
     Attributes:
         codec, anchor, metric: what is compared with what.
         percent: None where it cannot be said.
-        low, high: range of the metric over which it holds.
+        low, high: range of the metric over which it holds, scaled as on axes.
         reason: why it cannot be said.
     """
 
@@ -110,7 +110,7 @@ def bd_rates(
     metrics: Sequence[Metric],
     rates_within: RateRange | None = None,
 ) -> list[BdRate]:
-    """BD-rates of every codec against every other for every metric.
+    """BD-rates of every codec against every other for every metric, MS-SSIM in decibels.
 
     ``rates_within`` cuts the curves to a range of bpp first, as far as they reach.
     """
@@ -118,7 +118,10 @@ def bd_rates(
     for codec in codecs:
         for anchor in (name for name in codecs if name != codec):
             for metric in metrics:
-                curves = [curve(measured, name, metric.name) for name in (anchor, codec)]
+                curves = [
+                    [(rate, scaled(metric.name, v)) for rate, v in curve(measured, n, metric.name)]
+                    for n in (anchor, codec)
+                ]
                 if rates_within is not None:
                     curves = [cut(points, *rates_within) for points in curves]
                 if any(p.n_failed for p in measured if p.codec in (codec, anchor)):

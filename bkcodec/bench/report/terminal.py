@@ -32,7 +32,7 @@ class Column:
 
 
 def show(outcome: Outcome) -> None:
-    """Print the tables of means, of BD-rates, and of memory."""
+    """Print the tables of means, of BD-rates, of memory, and of settings."""
     console = Console(highlight=False, emoji=False, markup=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = WIDTH
@@ -40,6 +40,7 @@ def show(outcome: Outcome) -> None:
         *means(outcome, console.width),
         rates(outcome),
         *resources(outcome, console.width),
+        settings(outcome),
     ):
         if table.row_count:
             console.print(table)
@@ -74,14 +75,17 @@ def _bugs(n_failed: int, bugs: dict[str, int]) -> str:
 
 def rates(outcome: Outcome) -> Table:
     """BD-rates, with the range over which each holds."""
-    table = _table("BD-rate (negative: the codec is smaller than the anchor)")
+    scales = {m.name: m.scale for m in outcome.metrics}
+    said = "".join(f"; {m.name} as {m.scale}" for m in outcome.metrics if m.scale)
+    table = _table(f"BD-rate (negative: the codec is smaller than the anchor{said})")
     for name in ("codec", "anchor", "metric"):
         table.add_column(name, max_width=NAME_WIDTH, overflow="fold")
     table.add_column("BD-rate", justify="right", no_wrap=True)
     table.add_column("over", overflow="fold")
     for r in outcome.bd_rates:
         value = f"{r.percent:+.1f} %" if r.percent is not None else "-"
-        over = f"{r.low:.4g} to {r.high:.4g}" if r.percent is not None else r.reason
+        unit = " dB" if scales[r.metric] else ""
+        over = f"{r.low:.4g} to {r.high:.4g}{unit}" if r.percent is not None else r.reason
         table.add_row(printable(r.codec), printable(r.anchor), r.metric, value, over)
     return table
 
@@ -106,6 +110,17 @@ def resources(outcome: Outcome, width: int) -> list[Table]:
             columns.append(Column(head, cells))
     title = "Loading (s) and peak memory, encoder and decoder apart"
     return fitted(title, names, None, columns, width) if columns else []
+
+
+def settings(outcome: Outcome) -> Table:
+    """What each codec was, and how it was set."""
+    table = _table("Settings")
+    table.add_column("codec", max_width=NAME_WIDTH, overflow="fold")
+    table.add_column("settings", overflow="fold")
+    for codec in outcome.candidates:
+        if codec.note:
+            table.add_row(printable(codec.name), printable(codec.note))
+    return table
 
 
 def fitted(
