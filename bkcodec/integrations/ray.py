@@ -3,7 +3,8 @@
 >>> import ray
 >>> from bkcodec.integrations.ray import Encoder, ray_encode
 >>> photos = ray.data.read_binary_files("s3://bucket/photos/")
->>> photos = photos.map_batches(Encoder, fn_constructor_kwargs={"column": "bytes"}, concurrency=8)
+>>> eight = ray.data.ActorPoolStrategy(size=8)
+>>> photos.map_batches(Encoder, fn_constructor_kwargs={"column": "bytes"}, compute=eight)
 >>> rows = ray_encode(["s3://bucket/photos/"], "s3://bucket/shards/")
 
 Ray sets OMP_NUM_THREADS to the CPUs of a task, which is how many threads the networks then use.
@@ -67,8 +68,8 @@ def decode_batches(
 class Encoder:
     """``encode_batches`` as an actor, for ``map_batches``: the networks are loaded once, at first.
 
-    Say how many with ``concurrency``, and what each takes with ``num_cpus`` or ``num_gpus``, which
-    may be fractions. A GPU needs ``EncodeOptions(device="cuda")``.
+    Say how many with ``compute``, and what each takes with ``num_cpus`` or ``num_gpus``, which may
+    be fractions. A GPU needs ``EncodeOptions(device="cuda")``.
     """
 
     def __init__(self, column: str = "image", options: EncodeOptions | None = None) -> None:
@@ -124,7 +125,7 @@ def ray_encode(
         force: make shards that are there already once more.
         num_cpus: of a task; the networks use so many threads.
         num_gpus: of a task; a GPU needs ``EncodeOptions(device="cuda")``.
-        remote: further arguments of ``ray.data.Dataset.map``: ``concurrency``, ``max_retries``...
+        remote: further arguments of ``ray.data.Dataset.map``: ``max_retries``, say.
 
     Returns:
         A row for each shard; see ``integrations.tars.Outcome``. Photos that cannot be encoded are

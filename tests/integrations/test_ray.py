@@ -66,6 +66,10 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
 
 
+def pool(size: int) -> Any:
+    return ray.data.ActorPoolStrategy(size=size)
+
+
 def test_columns_of_bytes_and_of_arrays(folder: Path) -> None:
     paths = [str(folder / f"{i:03d}.png") for i in range(6)]
     expected = {path: bkcodec.encode(path, OPTIONS) for path in paths}
@@ -75,7 +79,7 @@ def test_columns_of_bytes_and_of_arrays(folder: Path) -> None:
         settings = {"column": column, "options": OPTIONS}
         encoded = dataset.map_batches(encode_batches, fn_kwargs=settings, batch_size=4)
         assert {row["path"]: row[column] for row in encoded.take_all()} == expected
-        actors = {"fn_constructor_kwargs": settings, "concurrency": 2, "num_cpus": 0.5}
+        actors = {"fn_constructor_kwargs": settings, "compute": pool(2), "num_cpus": 0.5}
         encoded = dataset.map_batches(Encoder, batch_size=2, **actors).materialize()
         assert {row["path"]: row[column] for row in encoded.take_all()} == expected
     back = encoded.map_batches(decode_batches, batch_size=4)
@@ -83,7 +87,7 @@ def test_columns_of_bytes_and_of_arrays(folder: Path) -> None:
         assert np.array_equal(row["image"], np.asarray(bkcodec.decode(expected[row["path"]])))
     options = bkcodec.DecodeOptions(steps=2, seed=3)
     settings = {"column": "image", "options": options}
-    back = encoded.map_batches(Decoder, fn_constructor_kwargs=settings, concurrency=1)
+    back = encoded.map_batches(Decoder, fn_constructor_kwargs=settings, compute=pool(1))
     for row in back.take_all():
         image = bkcodec.decode(expected[row["path"]], options)
         assert np.array_equal(row["image"], np.asarray(image))
