@@ -50,7 +50,9 @@ def bkc(small: Image.Image, codec: Codec) -> bytes:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Call the command line in this process; returns the exit code."""
+    """Call the command line in this process, which it may not end; returns the exit code."""
+    monkeypatch.setattr(cli, "_leave", sys.exit)
+    monkeypatch.setattr(cli, "_stop_on_signals", lambda: None)
 
     def call(*arguments: object) -> int:
         monkeypatch.setattr(sys, "argv", ["bkcodec", *map(str, arguments)])

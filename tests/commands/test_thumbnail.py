@@ -41,11 +41,12 @@ def test_as_a_file_manager_calls_it(run: Run, here: Path, codec: Codec, lake: Im
 
 def test_odd_pictures(run: Run, here: Path, codec: Codec) -> None:
     for mode, size, expected in (("LA", (300, 2), (64, 1)), ("RGBA", (40, 30), (40, 30))):
-        Path("odd.bkc").write_bytes(codec.encode(Image.new(mode, size)))
+        colour = {"LA": (200, 9), "RGBA": (200, 30, 20, 9)}[mode]
+        Path("odd.bkc").write_bytes(codec.encode(Image.new(mode, size, colour)))
         assert run("thumbnail", "--size", "64", "odd.bkc", "out.png") == 0
         with Image.open("out.png") as image:
             assert (image.mode, image.size) == (mode, expected)
-            assert not np.asarray(image)[..., -1].any()
+            assert (np.asarray(image)[..., -1] == 9).all()
 
 
 @pytest.mark.parametrize(("content", "code"), [(b"no such file", 4), (None, 3)])
