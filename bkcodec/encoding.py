@@ -71,7 +71,9 @@ class Encoding:
         self.picture = apply_alpha(reduced(picture, options.max_side), options.alpha)
         stride = codec.coder.stride
         self.offsets = offsets_of(options, picture.size, self.picture.size, stride, offsets)
-        self.searches = isinstance(codec.coder, IntegerCoder) and options.effort > 0
+        is_exact = isinstance(codec.coder, IntegerCoder)
+        is_predicted = isinstance(codec.bundle.prior, ContextPrior)
+        self.searches = options.effort > 0 and is_exact and is_predicted
         self.wants_hints = options.effort > 0 and not self.searches
         if self.wants_hints and (self.offsets is not None or options.adapt):
             raise UsageError("with this bundle, a level map goes without an effort")
@@ -175,13 +177,11 @@ class Encoding:
     ) -> Encoded:
         """What a search with gradients makes of a plain file."""
         coder, prior, options = self.codec.coder, self.codec.bundle.prior, self.options
-        assert isinstance(coder, IntegerCoder)
+        assert isinstance(coder, IntegerCoder) and isinstance(prior, ContextPrior)
         with extra("torch", "--effort"):
             from bkcodec.coding.effort import Effort, Photo
             from bkcodec.coding.latent import LatentSearch
 
-        if not isinstance(prior, ContextPrior):
-            raise UsageError("--effort searches with bundles of a context prior only")
         search = LatentSearch(self.codec.model, prior)
         photo = Photo(
             self.picture.rgb,

@@ -184,7 +184,7 @@ class EncodeOptions:
         max_side: pixels; a picture with a longer side is reduced to it first. None = as it is.
         alpha: "keep", "drop", or a colour (Pillow's names and #rrggbb) to composite onto.
         effort: 1..9 search for a better file, ever longer, with gradients (needs PyTorch). With a
-            bundle whose networks are not integers, 1 searches the timestep at which a decoder's
+            bundle in floating point, or without a context prior, 1 searches the timestep at which a decoder's
             U-Net comes closest to the latent, 2 and more also the seed for several steps; the file
             tells the decoder. 0 searches nothing.
         tune: what the search weighs: psnr, ms-ssim, or both (balanced).

@@ -186,7 +186,7 @@ def test_files_of_other_bundles_are_refused_by_name(bkc: bytes, codec: Codec) ->
         {"tile": -5},
         {"device": "tpu"},
         {"target_size": 0},
-        {"effort": 3},
+        {"effort": 10},
         {"strip": frozenset({"everything"})},
         {"alpha": "nocolour"},
         {"timeout": -1},
@@ -243,7 +243,7 @@ def test_a_picture_that_is_not_finished_does_not_block_others(
 ) -> None:
     """Writing its rows may fail half-way; somebody may keep the error, and the rows with it."""
     turn = threading.Lock()  # a plain one: taking it twice would block
-    monkeypatch.setattr(codec, "_turn", lambda: turn)
+    monkeypatch.setattr(codec, "turn", lambda: turn)
     container = container_from_bytes(codec.encode(lake))
     rows = codec.decode_rows(container, DecodeOptions(tile=192))
     next(rows.bands)

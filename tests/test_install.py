@@ -32,7 +32,7 @@ assert Image.open(io.BytesIO(file.getvalue())).convert("RGB").size == photo.size
 """
 WORKS = (
     ["encode", "photo.png", "-o", "photo.bkc"],
-    ["encode", "photo.png", "-o", "hints.bkc", "--effort", "1"],
+    ["encode", "photo.png", "-o", "good.bkc", "--target", "psnr=28"],
     ["decode", "photo.bkc", "-o", "one.png"],
     ["decode", "photo.bkc", "--steps", "2", "-o", "two.png"],
     ["info", "photo.bkc", "--verify"],
@@ -46,6 +46,7 @@ NEEDS = (
     (["bench", "photo.png"], "bench"),
     (["encode", "photo.png", "--model", "bk-sdm", "-o", "x.bkc"], "torch"),
     (["encode", "photo.png", "--device", "cuda", "-o", "x.bkc"], "torch"),
+    (["encode", "photo.png", "--effort", "1", "-o", "x.bkc"], "torch"),
     (["decode", "photo.bkc", "--steps", "2", "--scheduler", "euler", "-o", "x.png"], "torch"),
 )
 

@@ -82,9 +82,7 @@ def test_it_is_added_to_regions(codec: Codec, lake: Image.Image) -> None:
     assert container_from_bytes(both).level == 80
 
 
-def test_it_goes_without_an_effort_and_other_offsets(codec: Codec, small: Image.Image) -> None:
-    with pytest.raises(UsageError, match="exclude each other"):
-        EncodeOptions(adapt=True, effort=1)
+def test_it_goes_without_other_offsets(codec: Codec, small: Image.Image) -> None:
     with pytest.raises(UsageError, match="without another map"):
         picture, offsets = picture_from_image(small), np.zeros((2, 3), np.int16)
         codec.encode_picture(picture, EncodeOptions(adapt=True), offsets)

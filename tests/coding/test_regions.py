@@ -45,8 +45,6 @@ def test_options_say_what_they_need() -> None:
     for options in ({"regions": ((1, 2, 3, 4),)}, {"quality_map": "mask.png"}):
         with pytest.raises(UsageError, match="not a"):
             EncodeOptions(**options)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="exclude each other"):
-        EncodeOptions(effort=1, regions=(Region(0, 0, 1, 1),))
 
 
 def test_all_blocks_that_a_region_touches_are_its_own() -> None:

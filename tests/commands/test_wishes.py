@@ -65,7 +65,6 @@ def test_a_folder_meets_it_file_by_file(run: Run, photos: Path, capsys: Shown) -
         (("--target", "psnr=80"), 7, "no quality reaches PSNR 80.00 dB; the best is PSNR 3"),
         (("--roi", "1,2,3"), 2, "not X,Y,W,H"),
         (("--roi", "150,0,51,10"), 2, "reaches beyond the picture of 200 x 180"),
-        (("--roi", "0,0,10,10", "--effort", "1"), 2, "exclude each other"),
         (("--map", "nothing.png"), 2, "does not exist"),
         (("--map", "broken.png"), 3, "broken.png: not an image"),
         (("--timeout", "1"), 2, "--timeout needs a search"),

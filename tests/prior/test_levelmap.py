@@ -85,7 +85,6 @@ def test_an_encoder_is_told_what_is_wrong_with_a_map(codec: Codec, lake: Image.I
         ({"quality": 40}, np.full(shape, 121, np.int16), "reaches"),
         ({"quality": 40}, np.full(shape, -81, np.int16), "reaches"),
         ({"target_bpp": 0.2}, np.zeros((3, 4), np.int16), "blocks"),
-        ({"effort": 1}, np.zeros(shape, np.int16), "without an effort"),
         ({"regions": (Region(0, 0, 9, 9),)}, np.zeros(shape, np.int16), "without another map"),
     ):
         with pytest.raises(UsageError, match=problem):
