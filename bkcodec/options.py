@@ -184,9 +184,9 @@ class EncodeOptions:
         max_side: pixels; a picture with a longer side is reduced to it first. None = as it is.
         alpha: "keep", "drop", or a colour (Pillow's names and #rrggbb) to composite onto.
         effort: 1..9 search for a better file, ever longer, with gradients (needs PyTorch). With a
-            bundle in floating point, or without a context prior, 1 searches the timestep at which a decoder's
-            U-Net comes closest to the latent, 2 and more also the seed for several steps; the file
-            tells the decoder. 0 searches nothing.
+            bundle in floating point, or without a context prior, 1 searches the timestep at which
+            a decoder's U-Net comes closest to the latent, 2 and more also the seed for several
+            steps; the file tells the decoder. 0 searches nothing.
         tune: what the search weighs: psnr, ms-ssim, or both (balanced).
         timeout: seconds after which the searches of targets and efforts end with the best so far.
         backbone: where pretrained parts come from, for bundles that need some.
