@@ -91,6 +91,11 @@ def test_an_encoder_is_told_what_is_wrong_with_a_map(codec: Codec, lake: Image.I
             codec.encode_picture(picture, bkcodec.EncodeOptions(**options), offsets)
 
 
+def test_a_map_of_another_size_has_no_levels() -> None:
+    with pytest.raises(UsageError, match="blocks"):
+        cell_levels(80, np.zeros((3, 4), np.int16), 7, 13)
+
+
 def test_a_map_goes_along_with_a_size(codec: Codec, lake: Image.Image) -> None:
     """The search moves the base level; what would leave the scale is at its end."""
     picture = picture_from_image(lake.crop((0, 0, 200, 100)))
