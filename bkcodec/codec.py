@@ -15,11 +15,7 @@ from bkcodec import machine
 from bkcodec.bundle import Bundle, bundle_for, check_fingerprint, find_bundle, load_bundle
 from bkcodec.coding.bands import finished
 from bkcodec.coding.integers import IntegerCoder, IntegerEncoder
-from bkcodec.container import (
-    Container,
-    container_from_bytes,
-    read_file,
-)
+from bkcodec.container import Container, container_from_bytes, read_file
 from bkcodec.encoding import Encoded, Encoding
 from bkcodec.engine.runtime import Runtime
 from bkcodec.errors import FormatError, UsageError, extra
@@ -38,7 +34,6 @@ if TYPE_CHECKING:
     from bkcodec.models.compression import BkSdmCompression
 
 OWN_UNET = Backbone(unet="own")
-SHARE = 10  # a preview may have one byte for so many of the picture
 READ, WHOLE = 3, 7  # bytes of a pixel that is read; of a decoded one, as array and as image
 HINT_BYTES = 7  # of the section with timestep and seed, at most
 

@@ -140,7 +140,7 @@ def write_whole(path: Path | Url, content: Content, force: bool = False) -> None
     try:
         if isinstance(path, Url):
             if not force and path.exists():
-                raise _in_the_way(path)
+                raise in_the_way(path)
             path.write(content)
             return
         refuse_folder(path)
@@ -162,7 +162,7 @@ def write_whole(path: Path | Url, content: Content, force: bool = False) -> None
                     shutil.copymode(path, file.name)
                 os.replace(file.name, path)
             elif not _moved_to_free_name(Path(file.name), path):
-                raise _in_the_way(path)
+                raise in_the_way(path)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -171,7 +171,22 @@ def write_whole(path: Path | Url, content: Content, force: bool = False) -> None
         ) from error
 
 
-def _in_the_way(path: Path | Url) -> InputError:
+def is_taken(path: Path | Url) -> bool:
+    """Whether an output is there already; what is written to, as a pipe is, does not count.
+
+    Raises:
+        InputError: it is a folder.
+    """
+    if isinstance(path, Url):
+        return path.exists()
+    if not os.path.lexists(path) or is_stream(path):
+        return False
+    refuse_folder(path)
+    return True
+
+
+def in_the_way(path: Path | Url) -> InputError:
+    """The error of an output that exists."""
     return InputError(f"{printable(path)}: exists already; --force overwrites it")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+EXIF_PREFIX = b"Exif\0\0"  # what JPEG puts before the block, and Pillow's writers expect
+
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
@@ -21,7 +23,7 @@ class Metadata:
 
     def for_pillow(self) -> dict[str, bytes]:
         """What there is, under the names and in the form that Pillow has for it."""
-        exif = b"Exif\0\0" + self.exif if self.exif else None
+        exif = EXIF_PREFIX + self.exif if self.exif else None
         blocks = {"icc_profile": self.icc, "exif": exif, "xmp": self.xmp}
         return {name: block for name, block in blocks.items() if block}
 

@@ -22,10 +22,9 @@ import click
 from bkcodec.coding.targets import Target
 from bkcodec.commands.paths import Job, Plan
 from bkcodec.commands.shared import Shared
-from bkcodec.errors import BkcError, InputError
-from bkcodec.files import Content, is_stream, printable, refuse_folder, write_stream, write_whole
+from bkcodec.errors import BkcError
+from bkcodec.files import Content, in_the_way, is_taken, printable, write_stream, write_whole
 from bkcodec.machine import n_cores, out_of_memory, share_heap, share_threads
-from bkcodec.remote import Url
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -301,19 +300,12 @@ def is_in_the_way(job: Job, shared: Shared) -> bool:
     Raises:
         InputError: it exists, and nobody said what to do.
     """
-    if job.target is None:
+    if job.target is None or not is_taken(job.target):
         return False
-    if isinstance(job.target, Url):
-        if not job.target.exists():
-            return False
-    elif not os.path.lexists(job.target) or is_stream(job.target):
-        return False
-    else:
-        refuse_folder(job.target)
     if shared.skip_existing:
         return True
     if not shared.force:
-        raise InputError(f"{printable(job.target)}: exists already; --force overwrites it")
+        raise in_the_way(job.target)
     return False
 
 

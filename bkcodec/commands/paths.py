@@ -248,10 +248,6 @@ def _sort_out(jobs: list[Job], result: Plan, naming: Naming) -> None:
 
 def _key(place: Path | Url | None) -> str:
     """The same for two names of one file."""
-    return (
-        STREAM
-        if place is None
-        else os.path.realpath(place)
-        if isinstance(place, Path)
-        else str(place)
-    )
+    if place is None:
+        return STREAM
+    return os.path.realpath(place) if isinstance(place, Path) else str(place)

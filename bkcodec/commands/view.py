@@ -14,10 +14,10 @@ from bkcodec.commands.paths import EXTENSION, Job, Naming, plan
 from bkcodec.container import Container, container_from_bytes, read_path
 from bkcodec.errors import BkcError, InputError, UsageError
 from bkcodec.files import (
-    is_stream,
+    in_the_way,
+    is_taken,
     printable,
     read_whole,
-    refuse_folder,
     write_stream,
     write_whole,
 )
@@ -93,15 +93,10 @@ def _check(target: Path | Url | None, original: Path | None, force: bool) -> Non
         if force:
             raise UsageError("--force does not apply to standard output")
         return
-    if isinstance(target, Url):
-        return  # its store says when it is written
-    if original is not None and target.resolve() == original.resolve():
+    if original is not None and isinstance(target, Path) and target.resolve() == original.resolve():
         raise UsageError(f"{printable(target)} is an input; it would be overwritten")
-    refuse_folder(target)
-    if is_stream(target):
-        return
-    if (target.exists() or target.is_symlink()) and not force:
-        raise InputError(f"{printable(target)}: exists already; --force overwrites it")
+    if is_taken(target) and not force:
+        raise in_the_way(target)
 
 
 def _page(name: str, data: bytes, original: Path | None, options: DecodeOptions) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image, ImageFile, IptcImagePlugin, TiffImagePlugin, TiffTags
 
 from bkcodec.image.exif import GPS_IFD, ORIENTATION, upright, without_gps, without_thumbnail
-from bkcodec.metadata import Metadata
+from bkcodec.metadata import EXIF_PREFIX, Metadata
 from bkcodec.options import METADATA
 
 # What Pillow and its decoders raise on damaged input.
@@ -31,7 +31,6 @@ DECODER_ERRORS = (
     struct.error,
 )
 
-EXIF_PREFIX = b"Exif\x00\x00"  # what JPEG puts before the block, and Pillow's writers expect
 _EXIF_IFD, _XMP_TIFF_TAG, _IPTC_TAG, _RESOLUTION = 0x8769, 700, 33723, 282
 _INTEROPERABILITY = 0xA005
 # Tags that describe how one TIFF file stores its pixels, or large blocks of one program.

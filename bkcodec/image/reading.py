@@ -34,6 +34,7 @@ from bkcodec.options import Limits
 _STRIP_PIXELS = 2**22  # converted at once
 _OTHER_ENDIAN = {"L": "B", "B": "L", "N": "B" if struct.pack("=H", 1) == b"\1\0" else "L"}
 _FEW_COLOURS = 256  # of what was drawn or written
+_SMALL, _SAMPLED = 2**12, 2**14  # pixels: too few to tell; that are looked at first
 _GREYSCALE = ("1", "L", "LA", "La")
 
 
@@ -305,8 +306,7 @@ def _arrays(image: Image.Image) -> tuple[Pixels, Pixels | None, bool]:
 
 
 def _is_grey(rgb: Pixels) -> bool:
-    n = max(1, _STRIP_PIXELS // rgb.shape[1])
-    strips = (rgb[top : top + n] for top in range(0, len(rgb), n))
+    strips = (rgb[rows] for rows in _row_slices(*rgb.shape[:2]))
     return all((s[..., 0] == s[..., 1]).all() and (s[..., 1] == s[..., 2]).all() for s in strips)
 
 
@@ -329,14 +329,19 @@ def _fitting(
 
 def _drawn(rgb: Pixels) -> list[str]:
     """A word for those who would do better with a format for drawings."""
-    if rgb.shape[0] * rgb.shape[1] < 2**12:
-        return []
-    codes = rgb.reshape(-1, 3).astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
-    if len(np.unique(codes[:: max(1, len(codes) // 2**16)])) * 8 > _FEW_COLOURS:
-        return []
-    if len(np.unique(codes)) > _FEW_COLOURS:
+    height, width = rgb.shape[:2]
+    spacing = max(1, int((height * width / _SAMPLED) ** 0.5))
+    if height * width < _SMALL or len(_colours(rgb[::spacing, ::spacing])) > _FEW_COLOURS:
+        return []  # nearly all photos have many among a few thousand pixels
+    colours = {colour for rows in _row_slices(height, width) for colour in _colours(rgb[rows])}
+    if len(colours) > _FEW_COLOURS:
         return []
     return ["few colours: for text and drawings, lossless PNG or WebP is smaller and sharper"]
+
+
+def _colours(rgb: Pixels) -> set[int]:
+    red, green, blue = np.moveaxis(rgb, -1, 0).astype(np.uint32)
+    return set(np.unique((red << 16) + (green << 8) + blue).tolist())
 
 
 def _has_alpha(image: Image.Image) -> bool:
@@ -348,8 +353,11 @@ def _has_alpha(image: Image.Image) -> bool:
 
 def _strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
     """An image in strips of a few million pixels: whole copies of it would be many."""
-    width, height = image.size
+    for rows in _row_slices(image.height, image.width):
+        yield rows, image.crop((0, rows.start, image.width, rows.stop))
+
+
+def _row_slices(height: int, width: int) -> Iterator[slice]:
     n = max(1, _STRIP_PIXELS // width)
     for top in range(0, height, n):
-        bottom = min(top + n, height)
-        yield slice(top, bottom), image.crop((0, top, width, bottom))
+        yield slice(top, min(top + n, height))

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin, TiffTags
 
 from bkcodec.errors import BkcError, InputError, UsageError
-from bkcodec.image.metadata import DECODER_ERRORS, EXIF_PREFIX, tiff_tags
+from bkcodec.image.metadata import DECODER_ERRORS, tiff_tags
 from bkcodec.image.picture import (
     BAND_BYTES,
     CHANNELS,
@@ -29,6 +29,7 @@ from bkcodec.image.picture import (
     image_from_pixels,
     image_from_rows,
 )
+from bkcodec.metadata import EXIF_PREFIX
 
 FORMATS = {
     "png": "PNG",
