@@ -101,7 +101,7 @@ class LatentSearch:
 
     def __init__(self, model: BkSdmCompression, prior: ContextPrior) -> None:
         self.model, self.prior = model, prior
-        self.steps = torch.from_numpy(np.asarray(model.quantiser.all_steps().detach().numpy()))
+        self.steps = model.quantiser.all_steps().detach()
         anchors = model.config.anchors
         shape = ContextConfig(tuple(prior.groups), tuple(prior.phases), prior.hidden)
         network = ContextNetwork(shape, anchors)
@@ -113,13 +113,11 @@ class LatentSearch:
         """Bits per pixel and weighted distortion of relaxed symbols [1, M, h, w]."""
         levels = part.levels
         if isinstance(levels, int):
-            step, first = self.steps[levels][None, :, None, None], levels
+            step = self.steps[levels][None, :, None, None]
             position = torch.full((1,), level_to_position(levels))
         else:
             step = self.steps[torch.from_numpy(levels).long()].permute(2, 0, 1)[None]
             position = torch.from_numpy(levels)[None] / MAX_LEVEL
-            first = round(float(levels.mean()))  # its tables are of one level, about right
-        self.network.first = CountedDensity(self.prior.first, first)  # type: ignore[assignment]
         bits = self.network.bits(symbols * step, symbols, step, position)
         x_hat = self.picture(symbols, position, part.x)
         return bits.sum() / part.x[0, 0].numel() + goal.slope * goal.distortion(x_hat, part.x)
@@ -147,7 +145,8 @@ class LatentSearch:
             levels: of quality, of all cells or of each [h, w].
             goal: what counts.
             effort: 1..9.
-            deadline: on the monotonic clock; the annealing hurries to be done by then.
+            deadline: on the monotonic clock; the annealing hurries to be done by then, and what is
+                not searched by then stays as it was.
             tell: is told the share of the work that is done, 0..1.
         """
         relaxed = torch.from_numpy(start)[None].clone()
@@ -155,6 +154,8 @@ class LatentSearch:
         side = CORE if rows * columns > WHOLE else 0
         tiles, began = list(windows(rows, columns, side, HALO)), time.monotonic()
         for i, tile in enumerate(tiles):
+            if time.monotonic() >= deadline:
+                break  # the rest stays as the encoder says
             end = began + (deadline - began) * (i + 1) / len(tiles)
             part = _Part(
                 relaxed[(..., *tile.outer)],
@@ -173,8 +174,10 @@ class LatentSearch:
         self, part: _Part, goal: Goal, effort: int, end: float, tell: Callable[[float], None]
     ) -> Tensor:
         """The cells of a window's core; those around stay as they are."""
-        inner = part.tile.inner
-        generator = torch.Generator().manual_seed(part.tile.core[0].start * 65536 + inner[1].start)
+        inner, (top, left) = part.tile.inner, (place.start for place in part.tile.core)
+        generator = torch.Generator().manual_seed(top * 65536 + left)
+        first = round(float(np.mean(part.levels)))  # its tables are of one level, about right
+        self.network.first = CountedDensity(self.prior.first, first)  # type: ignore[assignment]
         around, free = part.start.round(), part.start[(..., *inner)].clone().requires_grad_(True)
         optimiser = torch.optim.Adam([free])
         for share in _shares(ITERATIONS[effort], end):

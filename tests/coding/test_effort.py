@@ -57,6 +57,19 @@ def test_a_search_ends_in_time(photo: Image.Image) -> None:
     assert time.monotonic() - began < 20  # some steps, not 240
 
 
+def test_what_is_not_searched_in_time_stays(
+    photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latent, "WHOLE", 16)
+    monkeypatch.setattr(latent, "CORE", 6)
+    codec, rgb = Codec(), np.asarray(photo)
+    _, z = codec.encoder.analyse(rgb, None)
+    start = codec.coder.encoder.scaled(z, 100)  # type: ignore[union-attr]
+    search = LatentSearch(codec.model, codec.bundle.prior)  # type: ignore[arg-type]
+    symbols = search.search(start, rgb, 100, Goal(0.0, 0.01), 9, time.monotonic())
+    assert np.array_equal(symbols, np.rint(start))
+
+
 def test_windows_of_large_pictures_fit_together(
     photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,3 +147,11 @@ def test_tunes_are_checked() -> None:
         EncodeOptions(tune="vmaf")
     with pytest.raises(bkcodec.UsageError, match="effort"):
         EncodeOptions(effort=10)
+
+
+def test_large_pictures_are_compared_in_squares() -> None:
+    one = np.random.default_rng(0).integers(0, 256, (1600, 1700, 3)).astype(np.uint8)
+    other = one.copy()
+    assert effort_module._similarity(one, other) == pytest.approx(1)
+    other[600:700, 600:1000] = 0  # in the square in the middle
+    assert effort_module._similarity(one, other) < 0.999
