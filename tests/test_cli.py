@@ -392,9 +392,9 @@ ENDINGS = {"SIGHUP": 129, "SIGQUIT": 131, "SIGXCPU": 152, "SIGTERM": 143, "SIGIN
 def test_no_signal_leaves_temporary_files(
     tmp_path: Path, small: Image.Image, name: str, times: int
 ) -> None:
-    big = small.resize((2048, 1536))
-    for i in range(4):
-        (tmp_path / f"{i}.bkc").write_bytes(bkcodec.encode(big))
+    big = bkcodec.encode(small.resize((2048, 1536)))
+    for i in range(40):  # so many that they are not all done before the signal comes
+        (tmp_path / f"{i}.bkc").write_bytes(big)
     command = [sys.executable, "-m", "bkcodec", "decode", ".", "-o", "out/", "-j", "2"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
     while not list(tmp_path.glob("out/.bkcodec-*")):
