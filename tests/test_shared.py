@@ -27,8 +27,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.shared]
 def test_all_kodak_photos_through_fresh_processes(tmp_path: Path) -> None:
     kodak = shared("kodak")
     encoded = fresh("encode", kodak, "-o", f"{tmp_path}/bkc/", "--verify", "--json")
-    rows = [json.loads(line) for line in encoded.stdout.splitlines()]
+    *rows, last = [json.loads(line) for line in encoded.stdout.splitlines()]
     assert encoded.returncode == 0 and len(rows) == 24 and all(row["verified"] for row in rows)
+    assert last["summary"]["done"] == 24
     assert fresh("decode", tmp_path / "bkc", "-o", f"{tmp_path}/png/").returncode == 0
     for path in sorted(kodak.glob("*.png")):
         with Image.open(path) as original, Image.open(tmp_path / "png" / path.name) as decoded:

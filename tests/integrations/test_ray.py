@@ -39,6 +39,8 @@ pytestmark = [
     pytest.mark.slow,  # starting a Ray takes many seconds
     # Ray Data sets its own settings that it calls deprecated.
     pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:ray.data.context"),
+    # Ray Data leaves its own log files open; they are noticed when garbage happens to be collected.
+    pytest.mark.filterwarnings("ignore:.*/logs/ray-data/:pytest.PytestUnraisableExceptionWarning"),
 ]
 
 
