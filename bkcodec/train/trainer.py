@@ -147,7 +147,9 @@ class Trainer:
     def _go_on(self, checkpoint: Path) -> None:
         """Continue where a checkpoint ends."""
         state = load_checkpoint(checkpoint, self.networks, self.ema, self.optimizer)
-        self.step, self.best = state["step"], state["best"]
+        self.step = state["step"]
+        # Runs from before costs counted mean colours compare with nothing.
+        self.best = state.get("least", math.inf)
         self.clock.go_on(state)
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
@@ -248,7 +250,7 @@ class Trainer:
         scaler = self.accelerator.scaler
         state = {
             "step": self.step,
-            "best": self.best,
+            "least": self.best,
             "scaler": scaler.state_dict() if scaler is not None else None,
             **self.clock.state(),
         }

@@ -21,7 +21,7 @@ from bkcodec.options import position_to_level
 from bkcodec.prior.context import ContextPrior
 from bkcodec.prior.tables import Tables
 from bkcodec.train.data import Photos
-from bkcodec.train.objectives.shared import MS_SSIM_TO_MSE
+from bkcodec.train.objectives.shared import MS_SSIM_TO_MSE, colour_error
 from bkcodec.train.options import TrainOptions
 from bkcodec.train.prior.freeze import freeze, learned_tables
 from bkcodec.train.prior.network import ContextNetwork
@@ -35,7 +35,14 @@ LATENT_POSITIONS = (0.0, 0.5, 1.0)  # of the texture phase in the "sd" space
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Means over the validation photos at one position (0..1); lpips of several-step pictures."""
+    """Means over the validation photos at one position (0..1).
+
+    Attributes:
+        colour: what training adds to the squared error for mean colours, in squared 8-bit levels;
+            our own latent space only.
+        lpips: LPIPS-SQ where training minimises it.
+        y_mse: squared error of standardised y.
+    """
 
     position: float
     bpp: float
@@ -44,6 +51,7 @@ class Row:
     lpips: float | None = None
     steps: int = 1
     y_mse: float | None = None
+    colour: float | None = None
 
     def __str__(self) -> str:
         text = (
@@ -73,8 +81,12 @@ class Validation:
     ) -> None:
         self.model, self.prior, self.options, self.coder = model, prior, options, coder
         self.device = prior.spread.device
-        texture = options.phase == "texture"
-        self.lpips = Lpips(Path(str(options.lpips))).to(self.device) if texture else None
+        self.is_texture = options.phase == "texture"
+        self.in_own = not model.space.takes_backbone
+        self.lpips: Lpips | None = None
+        is_weighed = bool(options.lpips_weight) and self.in_own
+        if options.lpips and (self.is_texture or is_weighed):
+            self.lpips = Lpips(Path(options.lpips)).to(self.device)
 
     @torch.no_grad()
     def rows(self, photos: Photos) -> list[Row]:
@@ -83,11 +95,10 @@ class Validation:
         for image in photos.images:
             x = _centre(image).to(self.device)
             analysed.append((x, *self.model.analyse(x)))
-        in_own = not self.model.space.takes_backbone
         cases = [(q, 1) for q in POSITIONS]
-        if self.lpips is not None and in_own:
+        if self.is_texture and self.in_own:
             cases = [(q, TEXTURE_STEPS) for q in TEXTURE_POSITIONS]
-        elif self.lpips is not None:
+        elif self.is_texture:
             cases = [(q, n) for q in LATENT_POSITIONS for n in (1, TEXTURE_STEPS)]
         elif self.options.phase == "denoiser":
             cases = [(q, self.options.unroll_steps) for q in POSITIONS]
@@ -96,10 +107,10 @@ class Validation:
     def cost(self, rows: list[Row]) -> float:
         """What the best checkpoint has least of.
 
-        Rate + lambda * (MSE, MS-SSIM), or that of latents; LPIPS in the texture phase; the
-        pictures' MSE where a VAE is trained.
+        Rate + lambda * distortion as training has it (MSE, MS-SSIM, mean colours and LPIPS, or the
+        error of latents); LPIPS in the texture phase; the pictures' MSE where a VAE is trained.
         """
-        if self.lpips is not None:
+        if self.is_texture:
             return float(np.mean([row.lpips or 0.0 for row in rows]))
         if self.options.phase == "vae":
             return float(np.mean([10 ** (-row.psnr / 10) for row in rows]))
@@ -107,11 +118,13 @@ class Validation:
         share = self.options.ms_ssim_weight
         for row in rows:
             lam = float(self.options.lambda_at(torch.tensor(row.position)))
-            if self.model.space.takes_backbone:
+            if not self.in_own:
                 costs.append((row.bpp + lam * (row.y_mse or 0.0)) / lam**0.5)
                 continue
             mse = 255**2 * 10 ** (-row.psnr / 10)
             distortion = (1 - share) * mse + share * MS_SSIM_TO_MSE * (1 - row.ms_ssim)
+            distortion += row.colour or 0.0
+            distortion += self.options.lpips_weight * MS_SSIM_TO_MSE * (row.lpips or 0.0)
             costs.append((row.bpp + lam * distortion) / (20 * lam**0.5))
         return float(np.mean(costs))
 
@@ -127,12 +140,15 @@ class Validation:
             mse = (x_hat - x).square().mean().clamp_min(1e-9)
             figure = [bits / SIDE**2, -10 * mse.log10(), ms_ssim(x_hat, x, data_range=1.0)]
             figure.append((y_hat - y / model.y_std).square().mean())
+            if self.in_own:
+                figure.append(255**2 * colour_error(x_hat - x, model.stride).mean())
             if self.lpips is not None:
                 figure.append(self.lpips(x_hat, x)[0])
             figures.append(torch.stack(figure))
         bpp, psnr, similarity, y_mse, *rest = torch.stack(figures).mean(dim=0).tolist()
+        colour = rest.pop(0) if self.in_own else None
         lpips = rest[0] if rest else None
-        return Row(value, bpp, psnr, similarity, lpips, steps, y_mse)
+        return Row(value, bpp, psnr, similarity, lpips, steps, y_mse, colour)
 
     def _bits(self, symbols: Tensor, step: Tensor, position: Tensor) -> Tensor:
         if self.coder is None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bkcodec.models.compression import BkSdmCompression
@@ -15,6 +13,8 @@ from bkcodec.train.objectives.shared import (
     MS_SSIM_TO_MSE,
     DenoisingLoss,
     Stats,
+    colour_error,
+    per_cell,
     quantised,
     uniform,
 )
@@ -23,8 +23,6 @@ from bkcodec.train.options import TrainOptions
 from bkcodec.train.positions import draw_positions
 from bkcodec.train.prior.network import ContextNetwork
 
-CHROMA_WEIGHT = 0.5  # of the squared error of mean chroma in 8 x 8 pixels: faint colours stay
-COLOUR_WEIGHT, MEAN_SIDE = 1.0, 32  # of that of mean colours in squares of so many pixels
 ROUND_TRIP_SHARE = 0.08  # part of the samples in which the VAE decoder sees y itself
 DENOISING_WEIGHT = 0.1
 SCALE_WEIGHT = 0.02
@@ -75,11 +73,11 @@ class JointObjective(nn.Module):
         x_hat = model.reconstruct(y_hat, (x.shape[-2], x.shape[-1]))
 
         error = x_hat - x
-        mse = _per_cell(error.square(), model.stride)
+        mse = per_cell(error.square(), model.stride)
         with torch.autocast(x.device.type, enabled=False):
             dissimilarity = 1 - ms_ssim(x_hat, x)
         share = options.ms_ssim_weight
-        distortion = 255**2 * ((1 - share) * mse + _colour_error(error, model.stride))
+        distortion = 255**2 * ((1 - share) * mse + colour_error(error, model.stride))
         by_picture = share * MS_SSIM_TO_MSE * dissimilarity
         if self.lpips is not None and options.lpips_weight:
             perceived = self.lpips(x_hat.clamp(0, 1), x)
@@ -102,22 +100,3 @@ class JointObjective(nn.Module):
             "scale_nll": likelihood,
             "denoising": denoising,
         }
-
-
-def _per_cell(x: Tensor, side: int) -> Tensor:
-    """Means [B, h, w] of maps [B, C, H, W] over C and cells of so many pixels."""
-    return F.avg_pool2d(x, side, ceil_mode=True).mean(dim=1)
-
-
-def _colour_error(error: Tensor, side: int) -> Tensor:
-    """Squared errors of mean colours, weighted, [B, h, w] for cells of so many pixels.
-
-    Over 8 x 8 pixels those of two orthonormal chroma axes, over 32 x 32 those of R, G and B.
-    """
-    near, far = (F.avg_pool2d(error, n, ceil_mode=True) for n in (8, MEAN_SIDE))
-    red, green, blue = near.unbind(dim=1)
-    chroma = torch.stack([(red - blue) / math.sqrt(2), (red - 2 * green + blue) / math.sqrt(6)], 1)
-    colour = CHROMA_WEIGHT * _per_cell(chroma.square(), side // 8)
-    mean = far.square().mean(dim=1)
-    spread = mean.repeat_interleave(MEAN_SIDE // side, 1).repeat_interleave(MEAN_SIDE // side, 2)
-    return colour + COLOUR_WEIGHT * spread[:, : colour.shape[1], : colour.shape[2]]

@@ -42,14 +42,13 @@ def count_tables(
         return factorized
     n = network.config.groups[0]
     first = _columns(factorized, network.order[:n].tolist())
-    assumed = freeze(model, network, first)
+    coded = factorized.lengths[:, network.order.numpy()] > 1
+    assumed = freeze(model, network, first, coded)
     counter = Counter(assumed)
     for index, z in enumerate(planes):
         for level in _some_levels(index):
             counter.add(np.rint(z / steps[level][:, None, None]), level)
-    coded = factorized.lengths[:, network.order.numpy()] > 1
-    arrays = assumed.arrays | counter.rows().arrays("rows") | {"coded": coded.astype(np.uint8)}
-    return ContextPrior(arrays, first)
+    return ContextPrior(assumed.arrays | counter.rows().arrays("rows"), first)
 
 
 def _count_channels(planes: list[NDArray[np.float32]], steps: Reals) -> Tables:

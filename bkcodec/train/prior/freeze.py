@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from bkcodec.models.compression import BkSdmCompression
 from bkcodec.options import LEVELS
@@ -20,18 +21,26 @@ REACH = 9.0  # tables reach this many scales on each side, and 3 symbols
 
 
 @torch.no_grad()
-def freeze(model: BkSdmCompression, prior: ContextNetwork, first: Tables) -> ContextPrior:
+def freeze(
+    model: BkSdmCompression,
+    prior: ContextNetwork,
+    first: Tables,
+    coded: NDArray[np.bool_] | None = None,
+) -> ContextPrior:
     """The integer prior with logistic tables, as training assumes.
 
     Args:
         model: for its quantisation steps.
         prior: trained.
         first: tables [levels, channels of the first group] of the first phase.
+        coded: [levels, C] in coding order, which channels are coded; without it all are.
     """
+    if coded is None:
+        coded = np.ones((LEVELS, len(prior.order)), bool)
     arrays = prior.integers(model.quantiser.all_steps())
     arrays |= logistic_rows().arrays("rows")
     arrays |= _excess().arrays("excess")
-    arrays["coded"] = np.ones((LEVELS, len(prior.order)), np.uint8)
+    arrays["coded"] = coded.astype(np.uint8)
     return ContextPrior(arrays, first)
 
 
