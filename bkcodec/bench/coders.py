@@ -77,15 +77,15 @@ class Ceiling:
         """An RGB picture -> encoder -> y -> decoder -> RGB picture, in tiles as ``Codec`` does."""
         import torch
 
-        from bkcodec.tiling import scaled, tile_cells, windows
+        from bkcodec.tiling import scaled, windows
 
         model, stride = self.codec.model, self.codec.model.stride
         x = model.pad(image_to_tensor(image))
         out = torch.empty_like(x)
         rows, columns = x.shape[2] // stride, x.shape[3] // stride
-        side = tile_cells(None, image.width, image.height, stride)
+        side, reach = model.space.tiles(model, None, image.width, image.height)
         with torch.inference_mode():
-            for window in windows(rows, columns, side, 2 * (model.space.reach(model) or 0)):
+            for window in windows(rows, columns, side, 2 * reach):
                 part = x[(..., *scaled(window.outer, stride))].to(self.codec.device)
                 y = model.vae.encode(part) / model.y_std
                 x_hat = model.reconstruct(y, (part.shape[2], part.shape[3])).cpu()
