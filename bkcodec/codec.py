@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +15,7 @@ from bkcodec.bundle import Bundle, bundle_for, check_fingerprint, find_bundle, l
 from bkcodec.coding.bands import finished
 from bkcodec.coding.integers import IntegerCoder, IntegerEncoder
 from bkcodec.container import Container, container_from_bytes, read_file
-from bkcodec.encoding import Encoded, Encoding
+from bkcodec.encoding import Encoded, Encoding, Tell
 from bkcodec.engine.runtime import Runtime
 from bkcodec.errors import FormatError, UsageError, extra
 from bkcodec.image.picture import Picture, Rows, image_from_rows
@@ -118,7 +117,7 @@ class Codec:
         picture: Picture,
         options: EncodeOptions,
         offsets: Offsets | None = None,
-        tell: Callable[[float], None] = lambda share: None,
+        tell: Tell = lambda share, saved: None,
     ) -> Encoded:
         """As ``encode``, from a ``Picture``; see ``check_memory`` for what it needs.
 
@@ -127,7 +126,8 @@ class Codec:
             options: how.
             offsets: a level map (see ``prior.levelmap``) instead of the options' regions and map.
                 Where a target decides on the level, what leads beyond the scale is at its end.
-            tell: is told the share of an effort's search that is done, 0..1.
+            tell: is told the share of an effort's search that is done, 0..1, and of longer ones the
+                share of the bytes that they have saved so far, at the same quality, or None.
 
         Raises:
             UsageError: a map of another size or beyond the levels.

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from bkcodec.coding.bands import finished
 from bkcodec.coding.integers import IntegerCoder
 from bkcodec.coding.regions import added, mapped, offsets_of
 from bkcodec.coding.search import largest, smallest
+from bkcodec.coding.targets import Target
 from bkcodec.container import Container, container_to_bytes, extra_bytes
 from bkcodec.errors import UsageError, extra
 from bkcodec.image.exif import thumbnail_bytes
@@ -30,6 +32,9 @@ from bkcodec.prior.tables import Symbols
 if TYPE_CHECKING:
     from bkcodec.codec import Codec
 
+# Is told the share of an effort's search that is done, 0..1, and the share of the bytes that it has
+# saved so far, at the same quality, or None where it does not say.
+Tell = Callable[[float, float | None], None]
 SHARE = 10  # a preview may have one byte for so many of the picture
 HINT_BYTES = 7  # of the section with timestep and seed, at most
 
@@ -77,8 +82,10 @@ class Encoding:
         self.wants_hints = options.effort > 0 and not self.searches
         if self.wants_hints and (self.offsets is not None or options.adapt):
             raise UsageError("with this bundle, a level map goes without an effort")
+        if self.wants_hints and options.metric_target is not None:
+            raise UsageError("with this bundle, the target of a metric goes without an effort")
 
-    def file(self, tell: Callable[[float], None]) -> Encoded:
+    def file(self, tell: Tell) -> Encoded:
         """The file; for ``tell`` and errors see ``Codec``."""
         codec, picture, options = self.codec, self.picture, self.options
         with codec.turn(), out_of_memory(ADVICE):
@@ -94,7 +101,7 @@ class Encoding:
             extras = extra_bytes(self.frame)
             encoded = largest(self._plain, limit, self.deadline, reserve, extras)
         elif options.metric_target is not None:
-            return self._reaching()
+            encoded = self._reaching(options.metric_target)
         else:
             encoded = self._plain(options.level)
         if self.searches:
@@ -156,32 +163,35 @@ class Encoding:
         symbols = self.codec.encoder.quantise(self.z, level)
         return symbols, self._shown(symbols, level)
 
-    def _reaching(self) -> Encoded:
+    def _reaching(self, target: Target) -> Encoded:
         """The smallest file that reaches a metric's value."""
-        target, picture = self.options.metric_target, self.picture
-        assert target is not None
-        original = picture.rgb[..., :1] if picture.greyscale else picture.rgb
 
         def probe(level: int) -> tuple[Encoded, float]:
             encoded = self._plain(level)
-            container = replace(encoded.container, alpha=None)
-            way = DecodeOptions(tile=self.options.tile)
-            rows = self.codec.decode_rows(container, way, whole=True)
-            return encoded, target.metric.measure(original, rows.whole())
+            return encoded, self._measured(encoded, target)
 
         encoded, value = smallest(probe, target, self.deadline)
         return replace(encoded, reached=value)
 
-    def _improved(
-        self, plain: Encoded, limit: int | None, tell: Callable[[float], None]
-    ) -> Encoded:
+    def _measured(self, encoded: Encoded, target: Target) -> float:
+        """What a decoder's picture of a file has of a target's metric."""
+        picture, container = self.picture, replace(encoded.container, alpha=None)
+        original = picture.rgb[..., :1] if picture.greyscale else picture.rgb
+        way = DecodeOptions(tile=self.options.tile)
+        rows = self.codec.decode_rows(container, way, whole=True)
+        return target.metric.measure(original, rows.whole())
+
+    def _improved(self, plain: Encoded, limit: int | None, tell: Tell) -> Encoded:
         """What a search with gradients makes of a plain file."""
         coder, prior, options = self.codec.coder, self.codec.bundle.prior, self.options
         assert isinstance(coder, IntegerCoder) and isinstance(prior, ContextPrior)
         with extra("torch", "--effort"):
             from bkcodec.coding.effort import Effort, Photo
-            from bkcodec.coding.latent import LatentSearch
+            from bkcodec.coding.latent import Goal, LatentSearch
+            from bkcodec.models.lpips import Lpips
 
+        lpips = None if options.lpips is None else Lpips(Path(options.lpips))
+        goal = Goal(TUNES[options.tune], lpips=lpips)
         search = LatentSearch(self.codec.model, prior)
         photo = Photo(
             self.picture.rgb,
@@ -191,11 +201,20 @@ class Encoding:
             len,
             lambda file, level: self._shown(file.symbols, self._levels(level)),
         )
-        effort = Effort(search, photo, TUNES[options.tune], options.effort, self.deadline, tell)
+        effort = Effort(search, photo, goal, options.effort, self.deadline, tell)
+        level, target = plain.container.level, options.metric_target
         with out_of_memory(ADVICE):
-            if limit is None:
-                return effort.at_quality(plain, plain.container.level)
-            return effort.at_size(plain, plain.container.level, limit)
+            if limit is not None:
+                return effort.at_size(plain, level, limit)
+            if target is None or plain.reached is None:
+                return effort.at_quality(plain, level)
+            file, value = effort.at_value(
+                (plain, plain.reached),
+                level,
+                target.value,
+                lambda file: self._measured(file, target),
+            )
+            return replace(file, reached=value)
 
     def _with_hints(self, encoded: Encoded, y: np.ndarray[Any, Any]) -> Encoded:
         """The file with what a decoder's U-Net should start from."""

@@ -14,13 +14,16 @@ from bkcodec.coding.targets import Target
 from bkcodec.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL import Image
 
 MAX_QUALITY, MAX_LEVEL = 100, 200
 LEVELS = MAX_LEVEL + 1  # of a bundle
 DEFAULT_QUALITY = 50.0
 MAX_STEPS, MAX_EFFORT, MAX_SEED = 50, 9, 2**31 - 1
-TUNES = {"balanced": 0.5, "psnr": 0.0, "ms-ssim": 1.0}  # share of MS-SSIM in what a search weighs
+# What a search weighs: the share of MS-SSIM against the squared error; with LPIPS beside both.
+TUNES = {"balanced": 0.5, "psnr": 0.0, "ms-ssim": 1.0, "lpips": 0.5}
 METADATA = ("icc", "exif", "xmp")
 STRIPPED = (*METADATA, "gps", "thumbnail")  # what can be left out
 SCHEDULERS = ("ddim", "dpm++", "euler", "lcm")
@@ -167,13 +170,13 @@ class EncodeOptions:
         target_bpp: largest allowed bits (of the whole file) a pixel.
         target_size: largest allowed file size in bytes.
         target: METRIC=VALUE that the decoded picture has to reach, with psnr, ms-ssim or
-            ssimulacra2, as in "ssimulacra2=70"; the smallest such file is made. Not with an effort.
+            ssimulacra2, as in "ssimulacra2=70"; the smallest such file is made.
         regions: parts that get another quality than the rest; of those that overlap the last one
-            counts. Not with an effort.
+            counts.
         quality_map: a grey picture of the same: 128 is as asked, a step lighter is half a point of
-            quality more; one of another size is scaled. Not with an effort.
+            quality more; one of another size is scaled.
         adapt: let the picture find out where a bit is worth more than elsewhere, and move quality
-            there; the regions and the map are added to that. Not with an effort.
+            there; the regions and the map are added to that.
         model: name of a bundle or path of a bundle file.
         device: auto, cpu, cuda or mps.
         tile: side in pixels of the tiles that the networks see; 0 = whole image; None = auto.
@@ -186,8 +189,10 @@ class EncodeOptions:
         effort: 1..9 search for a better file, ever longer, with gradients (needs PyTorch). With a
             bundle in floating point, or without a context prior, 1 searches the timestep at which
             a decoder's U-Net comes closest to the latent, 2 and more also the seed for several
-            steps; the file tells the decoder. 0 searches nothing.
-        tune: what the search weighs: psnr, ms-ssim, or both (balanced).
+            steps; the file tells the decoder; regions, maps, adapt and the target of a metric do
+            not go with that. 0 searches nothing.
+        tune: what the search weighs: psnr, ms-ssim, or both (balanced); lpips is both and LPIPS.
+        lpips: file of LPIPS's weights, for the last one.
         timeout: seconds after which the searches of targets and efforts end with the best so far.
         backbone: where pretrained parts come from, for bundles that need some.
     """
@@ -208,6 +213,7 @@ class EncodeOptions:
     alpha: str = "keep"
     effort: int = 0
     tune: str = "balanced"
+    lpips: str | Path | None = None
     timeout: float | None = None
     backbone: Backbone = NO_BACKBONE
 
@@ -218,8 +224,7 @@ class EncodeOptions:
             target_size=self.target_size,
             target=self.target,
         )
-        if self.metric_target is not None:
-            at_most_one(target=self.target, effort=self.effort or None)
+        _ = self.metric_target  # refuses what is none
         if not all(isinstance(region, Region) for region in self.regions):
             raise UsageError("regions: not a sequence of Region")
         if self.quality_map is not None and not hasattr(self.quality_map, "convert"):
@@ -227,6 +232,8 @@ class EncodeOptions:
         in_range("quality", self.quality, 0, 100)
         in_range("effort", self.effort, 0, MAX_EFFORT)
         one_of("tune", self.tune, tuple(TUNES))
+        if (self.tune == "lpips") != (self.lpips is not None):
+            raise UsageError("the tune lpips, and no other, needs a file of LPIPS's weights")
         in_range("tile", self.tile, 0, float("inf"))
         one_of("device", self.device, DEVICES)
         for name, target in (("target_bpp", self.target_bpp), ("target_size", self.target_size)):

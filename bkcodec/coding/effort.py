@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
@@ -27,9 +27,10 @@ TRIES = 3  # searches for a file of one size
 GROWTH = 0.03  # octaves by which a file grows with a level, about
 SQUARE = 512  # pixels
 SHRINKAGE = 0.05  # what a search takes off a file, about
+DOWN, UP = 3, 2  # levels to the next try at a value of a metric
 
 Pixels = NDArray[np.uint8]
-Tell = Callable[[float], None]
+Tell = Callable[[float, float | None], None]
 Coded = TypeVar("Coded")
 
 
@@ -61,18 +62,18 @@ class Effort(Generic[Coded]):
     Attributes:
         search: the networks.
         photo: the photo.
-        similarity: share of MS-SSIM against the squared error in what counts, 0..1.
+        goal: what counts; its slope is found.
         effort: 1..9.
         deadline: on the monotonic clock.
-        tell: is told the share of the work that is done.
+        tell: see ``LatentSearch.search``.
     """
 
     search: LatentSearch
     photo: Photo[Coded]
-    similarity: float
+    goal: Goal
     effort: int
     deadline: float = math.inf
-    tell: Tell = lambda share: None
+    tell: Tell = lambda share, saved: None
 
     def at_quality(self, plain: Coded, level: int) -> Coded:
         """A file with the level of a plain one, or that one where none is better."""
@@ -98,6 +99,36 @@ class Effort(Generic[Coded]):
                 break
         return plain
 
+    def at_value(
+        self,
+        plain: tuple[Coded, float],
+        level: int,
+        value: float,
+        measure: Callable[[Coded], float],
+    ) -> tuple[Coded, float]:
+        """The smallest file that reaches a value of a metric, and what it reaches.
+
+        Args:
+            plain: the best file without a search, and what it reaches.
+            level: of it.
+            value: to be reached.
+            measure: what a file reaches.
+        """
+        goal, best, guess = self._goal(level), plain, level
+        for _ in range(TRIES):
+            if time.monotonic() > self.deadline:
+                break
+            found = self._searched(guess, goal)
+            reached = measure(found)
+            if reached >= value and self.photo.size(found) < self.photo.size(best[0]):
+                best = found, reached
+            elif best is not plain:
+                break  # a level further up was the last that reached it
+            guess += -DOWN if reached >= value else UP
+            if not 0 <= guess <= MAX_LEVEL:
+                break
+        return best
+
     def _searched(self, level: int, goal: Goal) -> Coded:
         symbols = self.search.search(
             self.photo.start(level),
@@ -112,17 +143,14 @@ class Effort(Generic[Coded]):
 
     def _goal(self, level: int) -> Goal:
         """What counts, and what a bit is worth: from plain files of lower and of higher quality."""
-        from bkcodec.coding.latent import Goal
-
-        goal = Goal(self.similarity, 0.0)
         points = []
         for offset in (-NEIGHBOURS, NEIGHBOURS):
             near = min(max(level + offset, 0), MAX_LEVEL)
             file = self.photo.code(np.rint(self.photo.start(near)).astype(np.int16), near)
-            points.append((self._rate(file), self._distortion(file, near, goal)))
+            points.append((self._rate(file), self._distortion(file, near, self.goal)))
         (low, worse), (high, better) = points
         slope = (high - low) / (worse - better) if worse > better else 0.0
-        return Goal(self.similarity, WORTH * max(0.0, slope))
+        return replace(self.goal, slope=WORTH * max(0.0, slope))
 
     def _rate(self, file: Coded) -> float:
         """Bits per pixel."""
@@ -135,28 +163,29 @@ class Effort(Generic[Coded]):
         """As ``Goal.distortion``, of what a decoder shows."""
         from bkcodec.train.objectives.shared import MS_SSIM_TO_MSE
 
-        shown = self.photo.show(file, level)
-        error = 255**2 * 10 ** (-psnr(self.photo.rgb, shown) / 10)
-        similarity = _similarity(self.photo.rgb, shown) if goal.similarity else None
-        if similarity is None:
-            return error
-        return (1 - goal.similarity) * error + goal.similarity * MS_SSIM_TO_MSE * (1 - similarity)
+        photo, shown = self.photo.rgb, self.photo.show(file, level)
+        error = 255**2 * 10 ** (-psnr(photo, shown) / 10)
+        similarity = _in_squares(ms_ssim, photo, shown) if goal.similarity else None
+        if similarity is not None:
+            share = goal.similarity
+            error = (1 - share) * error + share * MS_SSIM_TO_MSE * (1 - similarity)
+        return error + (_in_squares(goal.perceived_of, photo, shown) or 0.0)
 
 
-def _similarity(one: Pixels, other: Pixels) -> float | None:
-    """MS-SSIM; of a large picture in nine squares: all of it takes most of a second per megapixel.
+def _in_squares(
+    measure: Callable[[Pixels, Pixels], float | None], one: Pixels, other: Pixels
+) -> float | None:
+    """A measure; of a large picture in nine squares: all of it takes long, and much memory.
 
     Args:
+        measure: what it is, or None where a picture is too small.
         one: uint8 [H, W, 3].
         other: the same.
-
-    Returns:
-        As ``metrics.ms_ssim``.
     """
     height, width = one.shape[:2]
     if min(height, width) <= 3 * SQUARE:
-        return ms_ssim(one, other)
+        return measure(one, other)
     tops, lefts = ([0, (side - SQUARE) // 2, side - SQUARE] for side in (height, width))
     squares = [np.s_[y : y + SQUARE, x : x + SQUARE] for y in tops for x in lefts]
-    values = [ms_ssim(one[square], other[square]) for square in squares]
+    values = [measure(one[square], other[square]) for square in squares]
     return float(np.mean([value for value in values if value is not None]))

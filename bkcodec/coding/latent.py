@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from bkcodec.coding.integers import whole_cells
 from bkcodec.models.compression import BkSdmCompression
+from bkcodec.models.lpips import MIN_SIDE as LPIPS_MIN_SIDE
+from bkcodec.models.lpips import Lpips
 from bkcodec.options import MAX_LEVEL, level_to_position
 from bkcodec.prior.context import ContextPrior
 from bkcodec.prior.levelmap import Levels
@@ -37,6 +39,14 @@ HOT, COLD = 0.35, 0.08  # temperatures of the rounding, at the beginning and at 
 MIN_SIDE = 161  # pixels, below which there is no MS-SSIM
 WHOLE = 48 * 36  # cells up to which a picture is searched as a whole
 CORE, HALO = 32, 12  # cells of a window of a larger one, and around it
+LPIPS_WEIGHT = 1.0  # against 1 - MS-SSIM
+CHECK = 10  # iterations after which it is measured what they gained
+
+Tell = Callable[[float, float | None], None]
+
+
+def silent(share: float, saved: float | None) -> None:
+    """Is told how far a search is, and keeps it to itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +56,12 @@ class Goal:
     Attributes:
         similarity: share of MS-SSIM against the squared error, 0..1.
         slope: bits per pixel that a unit of distortion is worth.
+        lpips: what is weighed beside these two, or None.
     """
 
     similarity: float
-    slope: float
+    slope: float = 0.0
+    lpips: Lpips | None = None
 
     def distortion(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """Of pictures [1, 3, H, W] in 0..1, in squared grey levels."""
@@ -57,7 +69,20 @@ class Goal:
         error = (1 - share) * 255**2 * (x_hat - x).square().mean()
         if share:
             error = error + share * MS_SSIM_TO_MSE * (1 - ms_ssim(x_hat.clamp(0, 1), x)[0])
-        return error
+        return error + self.perceived(x_hat, x)
+
+    def perceived(self, x_hat: Tensor, x: Tensor) -> Tensor | float:
+        """The part of LPIPS in the distortion; 0 without, and where a picture is too small."""
+        if self.lpips is None or min(x.shape[-2:]) < LPIPS_MIN_SIDE:
+            return 0.0
+        distance: Tensor = self.lpips(x_hat.clamp(0, 1), x)[0]
+        return LPIPS_WEIGHT * MS_SSIM_TO_MSE * distance
+
+    @torch.no_grad()
+    def perceived_of(self, one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+        """The same of pixels uint8 [H, W, 3]."""
+        x, x_hat = (torch.tensor(p).permute(2, 0, 1)[None] / 255 for p in (one, other))
+        return float(self.perceived(x_hat, x))
 
 
 class CountedDensity(nn.Module):
@@ -109,8 +134,8 @@ class LatentSearch:
         network.load_state_dict(state, strict=False)
         self.network = network.requires_grad_(False).eval()
 
-    def cost(self, symbols: Tensor, part: _Part, goal: Goal) -> Tensor:
-        """Bits per pixel and weighted distortion of relaxed symbols [1, M, h, w]."""
+    def costs(self, symbols: Tensor, part: _Part, goal: Goal) -> tuple[Tensor, Tensor]:
+        """Of relaxed symbols [1, M, h, w]: bits per pixel, and weighted distortion."""
         levels = part.levels
         if isinstance(levels, int):
             step = self.steps[levels][None, :, None, None]
@@ -120,7 +145,7 @@ class LatentSearch:
             position = torch.from_numpy(levels)[None] / MAX_LEVEL
         bits = self.network.bits(symbols * step, symbols, step, position)
         x_hat = self.picture(symbols, position, part.x)
-        return bits.sum() / part.x[0, 0].numel() + goal.slope * goal.distortion(x_hat, part.x)
+        return bits.sum() / part.x[0, 0].numel(), goal.slope * goal.distortion(x_hat, part.x)
 
     def picture(self, symbols: Tensor, position: Tensor, x: Tensor) -> Tensor:
         """What a decoder makes of symbols in one step, of the size of x."""
@@ -135,7 +160,7 @@ class LatentSearch:
         goal: Goal,
         effort: int,
         deadline: float = math.inf,
-        tell: Callable[[float], None] = lambda share: None,
+        tell: Tell = silent,
     ) -> Symbols:
         """Better symbols int16 [M, h, w] for a photo uint8 [H, W, 3].
 
@@ -147,12 +172,14 @@ class LatentSearch:
             effort: 1..9.
             deadline: on the monotonic clock; the annealing hurries to be done by then, and what is
                 not searched by then stays as it was.
-            tell: is told the share of the work that is done, 0..1.
+            tell: is told the share of the work that is done, 0..1, and of longer searches the share
+                of the bytes that they have saved so far, at the same quality.
         """
         relaxed = torch.from_numpy(start)[None].clone()
         rows, columns = start.shape[1:]
         side = CORE if rows * columns > WHOLE else 0
         tiles, began = list(windows(rows, columns, side, HALO)), time.monotonic()
+        gains: list[float] = []
         for i, tile in enumerate(tiles):
             if time.monotonic() >= deadline:
                 break  # the rest stays as the encoder says
@@ -164,23 +191,28 @@ class LatentSearch:
                 tile,
             )
 
-            def said(share: float, done: int = i) -> None:
-                tell((done + share) / len(tiles))
+            def said(share: float, saved: float | None, done: int = i) -> None:
+                whole = None if saved is None else (sum(gains) + saved) / (len(gains) + 1)
+                tell((done + share) / len(tiles), whole)
 
-            relaxed[(..., *tile.core)] = self._anneal(part, goal, effort, end, said)
+            relaxed[(..., *tile.core)], gained = self._anneal(part, goal, effort, end, said)
+            gains.append(gained)
         return relaxed[0].numpy().round().astype(np.int16)
 
     def _anneal(
-        self, part: _Part, goal: Goal, effort: int, end: float, tell: Callable[[float], None]
-    ) -> Tensor:
-        """The cells of a window's core; those around stay as they are."""
+        self, part: _Part, goal: Goal, effort: int, end: float, tell: Tell
+    ) -> tuple[Tensor, float]:
+        """The cells of a window's core; those around stay as they are. And what was saved."""
         inner, (top, left) = part.tile.inner, (place.start for place in part.tile.core)
         generator = torch.Generator().manual_seed(top * 65536 + left)
         first = round(float(np.mean(part.levels)))  # its tables are of one level, about right
         self.network.first = CountedDensity(self.prior.first, first)  # type: ignore[assignment]
         around, free = part.start.round(), part.start[(..., *inner)].clone().requires_grad_(True)
         optimiser = torch.optim.Adam([free])
-        for share in _shares(ITERATIONS[effort], end):
+        saved, is_long = None, ITERATIONS[effort] >= 2 * CHECK
+        if is_long:
+            rate, distortion = self._rounded_costs(around, part, goal)
+        for i, share in enumerate(_shares(ITERATIONS[effort], end)):
             optimiser.param_groups[0]["lr"] = RATES[effort] * (
                 0.5 + 0.5 * math.cos(math.pi * share)
             )
@@ -189,10 +221,18 @@ class LatentSearch:
             noise = NOISES[effort] * torch.randn(free.shape, generator=generator)
             symbols[(..., *inner)] = softly_rounded(free, temperature, noise)
             optimiser.zero_grad()
-            self.cost(symbols, part, goal).backward()  # type: ignore[no-untyped-call]
+            sum(self.costs(symbols, part, goal)).backward()  # type: ignore[union-attr]
             optimiser.step()
-            tell(share)
-        return free.detach().round()
+            if is_long and i % CHECK == CHECK - 1:
+                now = self._rounded_costs(symbols, part, goal)
+                saved = (rate + distortion - sum(now)) / rate
+            tell(share, saved)
+        return free.detach().round(), saved or 0.0
+
+    @torch.no_grad()
+    def _rounded_costs(self, symbols: Tensor, part: _Part, goal: Goal) -> tuple[float, float]:
+        rate, distortion = self.costs(symbols.round(), part, goal)
+        return float(rate), float(distortion)
 
 
 @dataclass(frozen=True, slots=True)

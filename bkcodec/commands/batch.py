@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 1.0  # seconds until progress is shown
 Work = Callable[[Job], "Report"]
-Tell = Callable[[float], None]  # is told a share of work, 0..1
+Tell = Callable[[float, float | None], None]  # is told shares of work done and of bytes saved
 
 
 @dataclass(slots=True)
@@ -93,7 +93,7 @@ def _member_parts(v: dict[str, Any]) -> list[str]:
     return [*parts, f"{spaced(v['bytes_before'])} B -> {spaced(v['bytes_after'])} B"]
 
 
-def silent(share: float) -> None:
+def silent(share: float, saved: float | None) -> None:
     """For nobody who looks."""
 
 
@@ -203,8 +203,9 @@ def _progress(
     )
     task = progress.add_task(activity, total=n_jobs if n_jobs > 1 else None)
 
-    def tell(share: float) -> None:
-        progress.update(task, total=1, completed=share)
+    def tell(share: float, saved: float | None) -> None:
+        gain = "" if saved is None else f", {100 * saved:.1f} % smaller so far"
+        progress.update(task, total=1, completed=share, description=activity + gain)
 
     timer = threading.Timer(PATIENCE, progress.start)
     timer.daemon = True

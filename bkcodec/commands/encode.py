@@ -42,7 +42,7 @@ class _Encode(GroupedCommand):
             "photo.jpg --target-size 20k",
             (
                 *("quality", "target", "target_bpp", "target_size", "effort", "tune"),
-                *("timeout", "max_side", "measure"),
+                *("lpips", "timeout", "max_side", "measure"),
             ),
         ),
         Group(
@@ -127,6 +127,12 @@ class _Encode(GroupedCommand):
     help="What the search weighs.  [default: balanced]",
 )
 @click.option(
+    "--lpips",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Weights of LPIPS, for --tune lpips.",
+)
+@click.option(
     "--timeout",
     type=click.FloatRange(0),
     metavar="SECONDS",
@@ -161,6 +167,7 @@ def encode(
     alpha: str,
     effort: int,
     tune: str | None,
+    lpips: Path | None,
     timeout: float | None,
     accept_damaged: bool,
     measure: bool,
@@ -191,6 +198,7 @@ def encode(
         alpha=alpha,
         effort=effort,
         tune=tune or "balanced",
+        lpips=lpips,
         timeout=timeout,
         backbone=shared.backbone,
     )

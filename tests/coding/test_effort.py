@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import bkcodec
 from bkcodec import EncodeOptions
@@ -17,7 +19,7 @@ from bkcodec.coding import effort as effort_module
 from bkcodec.coding import latent
 from bkcodec.coding.effort import Effort, Photo
 from bkcodec.coding.latent import CountedDensity, Goal, LatentSearch
-from bkcodec.metrics import psnr
+from bkcodec.metrics import ms_ssim, psnr
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +77,19 @@ def test_windows_of_large_pictures_fit_together(
 ) -> None:
     monkeypatch.setattr(latent, "WHOLE", 16)
     monkeypatch.setattr(latent, "CORE", 6)
-    seen: list[float] = []
+    seen: list[tuple[float, float | None]] = []
+    monkeypatch.setattr(latent, "CHECK", 1)
     codec = Codec()
     rgb = np.asarray(photo)
     _, z = codec.encoder.analyse(rgb, None)
     start = codec.coder.encoder.scaled(z, 100)  # type: ignore[union-attr]
     search = LatentSearch(codec.model, codec.bundle.prior)  # type: ignore[arg-type]
-    symbols = search.search(start, rgb, 100, Goal(0.0, 0.01), 1, tell=seen.append)
-    assert symbols.shape == start.shape and seen == sorted(seen) and seen[-1] > 0.75
+    symbols = search.search(
+        start, rgb, 100, Goal(0.0, 0.01), 1, tell=lambda *said: seen.append(said)
+    )
+    shares = [share for share, _ in seen]
+    assert symbols.shape == start.shape and shares == sorted(shares) and shares[-1] > 0.75
+    assert all(saved is not None and abs(saved) < 1 for _, saved in seen)
     assert (symbols != np.rint(start)).any() and abs(symbols - start).max() < 2
 
 
@@ -120,10 +127,11 @@ def test_the_plain_file_stays_where_none_is_better() -> None:
         len,
         lambda file, level: np.full_like(rgb, max(0, 250 - len(file))),
     )
-    effort = Effort(Worse(), files, 0.0, 1)  # type: ignore[arg-type]
+    effort = Effort(Worse(), files, Goal(0.0), 1)  # type: ignore[arg-type]
     plain = bytes(200)
     assert effort.at_quality(plain, 100) is plain
     assert effort.at_size(plain, 100, 210) is plain
+    assert effort.at_value((plain, 30.0), 100, 29.0, lambda file: 40.0) == (plain, 30.0)
     assert effort_module.TRIES > 1
 
 
@@ -142,7 +150,29 @@ def test_counted_tables_are_met_at_whole_symbols() -> None:
     assert np.allclose(between, (expected[1:] + expected[:-1]) / 2, atol=1e-4)
 
 
+def test_a_value_of_a_metric_is_reached_with_fewer_bytes(photo: Image.Image) -> None:
+    plain = bkcodec.encode(photo, EncodeOptions(target="psnr=40"))
+    found = bkcodec.encode(photo, EncodeOptions(target="psnr=40", effort=2, tune="psnr"))
+    assert decoded_psnr(photo, found) >= 40 and len(found) < 0.98 * len(plain)
+    hurried = EncodeOptions(target="psnr=40", effort=9, timeout=0.0)
+    assert decoded_psnr(photo, bkcodec.encode(photo, hurried)) >= 40
+
+
+def test_a_search_by_lpips(photo: Image.Image, lpips_file: Path, tmp_path: Path) -> None:
+    """Weights that see nothing change nothing; others do."""
+    blind = tmp_path / "blind.safetensors"
+    save_file({k: v * ("lin" not in k) for k, v in load_file(lpips_file).items()}, blind)
+    files = [
+        bkcodec.encode(photo, EncodeOptions(effort=1, tune=tune, lpips=path))
+        for tune, path in (("balanced", None), ("lpips", blind), ("lpips", lpips_file))
+    ]
+    assert files[0] == files[1] != files[2]
+
+
 def test_tunes_are_checked() -> None:
+    for wrong in ({"tune": "lpips"}, {"lpips": "weights.safetensors"}):
+        with pytest.raises(bkcodec.UsageError, match="weights"):
+            EncodeOptions(**wrong)  # type: ignore[arg-type]
     with pytest.raises(bkcodec.UsageError, match="tune"):
         EncodeOptions(tune="vmaf")
     with pytest.raises(bkcodec.UsageError, match="effort"):
@@ -152,6 +182,6 @@ def test_tunes_are_checked() -> None:
 def test_large_pictures_are_compared_in_squares() -> None:
     one = np.random.default_rng(0).integers(0, 256, (1600, 1700, 3)).astype(np.uint8)
     other = one.copy()
-    assert effort_module._similarity(one, other) == pytest.approx(1)
+    assert effort_module._in_squares(ms_ssim, one, other) == pytest.approx(1)
     other[600:700, 600:1000] = 0  # in the square in the middle
-    assert effort_module._similarity(one, other) < 0.999
+    assert effort_module._in_squares(ms_ssim, one, other) < 0.999

@@ -52,7 +52,7 @@ def test_what_is_no_target(text: str, words: str) -> None:
 
 
 def test_options_that_exclude_each_other() -> None:
-    for others in ({"quality": 50}, {"target_bpp": 1.0}, {"target_size": 1}, {"effort": 1}):
+    for others in ({"quality": 50}, {"target_bpp": 1.0}, {"target_size": 1}):
         with pytest.raises(UsageError, match="exclude each other"):
             EncodeOptions(target="psnr=30", **others)  # type: ignore[arg-type]
     assert EncodeOptions(target=" PSNR=30").metric_target == Target(METRICS["psnr"], 30)
