@@ -39,7 +39,7 @@ HOT, COLD = 0.35, 0.08  # temperatures of the rounding, at the beginning and at 
 MIN_SIDE = 161  # pixels, below which there is no MS-SSIM
 WHOLE = 48 * 36  # cells up to which a picture is searched as a whole
 CORE, HALO = 32, 12  # cells of a window of a larger one, and around it
-LPIPS_WEIGHT = 1.0  # against 1 - MS-SSIM
+LPIPS_WEIGHT = 0.1  # against 1 - MS-SSIM
 CHECK = 10  # iterations after which it is measured what they gained
 
 Tell = Callable[[float, float | None], None]

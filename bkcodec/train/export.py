@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from bkcodec.bundle import (
@@ -48,6 +47,7 @@ from bkcodec.train.start import NO_PARTS, Parts, load_parts
 
 log = logging.getLogger(__name__)
 
+ENCODER = ("vae.encoder.", "h_a.")
 COUNTED_PHOTOS = 256  # at most; evenly spread over the folder
 # Folders of a path that is a value, a word of a command or what follows an option's "=".
 _OUTSIDE = re.compile(r"(?:(?<=[ =])|^)(?:\.\.)?/(?:[^/ ]*/)*(?=[^/ ])")
@@ -84,9 +84,11 @@ def export_run(
     """
     record, averaged = load_run(run)
     config, options = _settings(run, record)
-    model, networks = _halved(config, averaged["model"], parts)
+    model, networks, integers = _stored(config, averaged["model"], parts)
     if PHASES[options.phase].keeps_files:
-        coder = _prior_of_start(run, record)
+        start = _start_of(run, record)
+        coder = start.prior
+        integers |= {k: v for k, v in start.integers.items() if k.startswith(ENCODER)}
     else:
         planes = _planes(model, data, options, parts)
         network = ContextNetwork(options.context(config.M), config.anchors)
@@ -107,8 +109,8 @@ def export_run(
     }
     if any(key.startswith(ADAPTED) for key in networks):
         header["fitted_to"] = record["unet"]
-    integers = integer_arrays(model) if has_grids(model) else {}
-    bundle = save_bundle(path, header, _stored(networks, integers), coder, integers)
+    floats = {k: v.cpu().numpy() for k, v in networks.items()}
+    bundle = save_bundle(path, header, floats, coder, integers)
     log.info("%s: %d bytes, fingerprint %s", path, path.stat().st_size, bundle.fingerprint.hex())
     text = json.dumps(provenance, indent=2, sort_keys=True) + "\n"
     write_whole(path.with_suffix(".provenance.json"), text.encode(), force=True)
@@ -116,33 +118,36 @@ def export_run(
     return bundle
 
 
-def _stored(networks: dict[str, Tensor], integers: Arrays) -> dict[str, NDArray[Any]]:
-    """The float arrays of a bundle: all but the convolutions that are there as integers."""
-    doubles = float_state(integers)
-    return {k: v.cpu().numpy() for k, v in networks.items() if k not in doubles}
-
-
-def _prior_of_start(run: Path, record: dict[str, Any]) -> Tables | ContextPrior:
-    """The prior of the bundle that a run started from, whose files it keeps."""
+def _start_of(run: Path, record: dict[str, Any]) -> Bundle:
+    """The bundle that a run started from, whose files it keeps."""
     start = load_bundle(find_bundle(record["init_from"]["path"]))
     if start.fingerprint.hex() != record["init_from"]["fingerprint"]:
         raise InputError(f"{start.path}: not the bundle any more that {run} started from")
-    return start.prior
+    return start
 
 
-def _halved(
+def _stored(
     config: ModelConfig, state: dict[str, Tensor], parts: Parts
-) -> tuple[BkSdmCompression, dict[str, Tensor]]:
-    """A run's model as a decoder will see it, and its networks as the bundle stores them."""
+) -> tuple[BkSdmCompression, dict[str, Tensor], Arrays]:
+    """A run's model as a decoder will see it, and its networks as the bundle stores them.
+
+    What there is as integers is not stored as floats too.
+    """
     model = BkSdmCompression(config, vae=parts.vae)
     adapted = lora_arrays(state)
     if "backbone.context" in state:
         adapted["context"] = state["backbone.context"]
     model.load_own({k: v for k, v in state.items() if not k.startswith("backbone.")})
     model.eval().requires_grad_(False)
-    half = {k: v.half() if _can_shrink(k) else v for k, v in model.own_state().items()}
-    model.load_own({k: v.float() for k, v in half.items()})
-    return model, half | {k: v.half() for k, v in adapted.items()}
+    own, integers = model.own_state(), integer_arrays(model) if has_grids(model) else {}
+    doubles = own.keys() & float_state(integers).keys()
+    half = {k: v.half() if _can_shrink(k) else v for k, v in own.items() if k not in doubles}
+    model.load_own({k: own[k] for k in doubles} | {k: v.float() for k, v in half.items()})
+    if integers:
+        integers = integer_arrays(model)
+        exact = {k: torch.from_numpy(v) for k, v in float_state(integers).items()}
+        model.load_own(model.own_state() | exact)
+    return model, half | {k: v.half() for k, v in adapted.items()}, integers
 
 
 def parts_of(run: Path, bk_sdm: Path | None, vae: Path | None) -> Parts:

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bkcodec.engine.floats import LINEAR_INPUTS
 from bkcodec.engine.networks import (
     CONDITION_EXPONENT,
     FILM_EXPONENT,
-    Y_EXPONENT,
     Z_EXPONENT,
     Arrays,
 )
@@ -22,12 +22,12 @@ from bkcodec.models.compression import BkSdmCompression
 from bkcodec.options import LEVELS
 
 BIAS_MAX = 2**19  # of a convolution, in units of its sums
-# Of the weights of linear paths, and of what enters them.
+# Of the weights of linear paths.
 LINEAR_EXPONENTS = {
-    "vae.encoder.linear": (27, 0),
-    "h_a.linear": (20, Y_EXPONENT),
-    "h_s.linear": (20, Z_EXPONENT),
-    "vae.decoder.linear": (16, Y_EXPONENT),
+    "vae.encoder.linear": 27,
+    "h_a.linear": 20,
+    "h_s.linear": 20,
+    "vae.decoder.linear": 16,
 }
 
 
@@ -57,7 +57,7 @@ def integer_arrays(model: BkSdmCompression) -> Arrays:
         ),
     }
     for name, (weight, bias) in linear.items():
-        of_weights, of_input = LINEAR_EXPONENTS[name]
+        of_weights, of_input = LINEAR_EXPONENTS[name], LINEAR_INPUTS[name]
         arrays[f"{name}.weight"] = _whole(weight * 2.0**of_weights)
         arrays[f"{name}.bias"] = _whole(bias * 2.0 ** (of_weights + of_input))
         arrays[f"{name}.exponent"] = np.array([of_weights], np.int8)
