@@ -32,8 +32,6 @@ from bkcodec.models.compression import BkSdmCompression
 from bkcodec.models.config import ModelConfig
 from bkcodec.models.denoising import CORRELATION_UNIT
 from bkcodec.options import LEVELS, MAX_LEVEL, level_to_position
-from bkcodec.prior.context import ContextPrior
-from bkcodec.prior.tables import Tables
 from bkcodec.train.checkpoint import load_run
 from bkcodec.train.data import Folder, Photos
 from bkcodec.train.integers import has_grids, integer_arrays
