@@ -224,8 +224,9 @@ class LatentSearch:
             sum(self.costs(symbols, part, goal)).backward()  # type: ignore[union-attr]
             optimiser.step()
             if is_long and i % CHECK == CHECK - 1:
-                now = self._rounded_costs(symbols, part, goal)
-                saved = (rate + distortion - sum(now)) / rate
+                found = around.clone()
+                found[(..., *inner)] = free.detach()
+                saved = (rate + distortion - sum(self._rounded_costs(found, part, goal))) / rate
             tell(share, saved)
         return free.detach().round(), saved or 0.0
 
