@@ -32,7 +32,7 @@ def test_they_are_what_the_picture_is_made_of(
     assert latents.dtype == np.float32 and latents.shape == (224, 6, 9)
     assert isinstance(codec.coder, IntegerCoder)
     y_hat = np.rint(latents * 2.0**Y_EXPONENT).astype(np.float32)
-    texture = options.realism if options.steps > 1 else 0.0
+    texture = options.realism_or(1.0) if options.steps > 1 else 0.0
     pixels = codec.coder.runtime.picture(y_hat, texture)[: small.height, : small.width]
     assert np.array_equal(pixels, np.asarray(bkcodec.decode(bkc, options)))
 

@@ -61,7 +61,8 @@ class FloatCoder:
         timestep: int | None,
     ) -> Iterator[NDArray[np.uint8]]:
         """Symbols -> the picture in bands uint8 [n, W, 3]; see ``decoder.picture_bands``."""
-        how = Denoising(options.steps, options.scheduler, seed, options.realism, timestep)
+        realism = self._realism(options, levels)
+        how = Denoising(options.steps, options.scheduler, seed, realism, timestep)
         return picture_bands(self.model, self._device, symbols, levels, size, options.tile, how)
 
     def latents(
@@ -75,9 +76,14 @@ class FloatCoder:
     ) -> NDArray[np.float32]:
         """Symbols -> standardised y_hat [C, h, w], which the VAE decoder would see."""
         cells = tile_cells(options.tile, *size, self.stride) * self.model.factor
-        steps, scheduler, realism = options.steps, options.scheduler, options.realism
-        how = Denoising(steps, scheduler, seed, realism, timestep, cells)
+        realism = self._realism(options, levels)
+        how = Denoising(options.steps, options.scheduler, seed, realism, timestep, cells)
         return denoised(self.model, self._device, symbols, levels, how)
+
+    def _realism(self, options: DecodeOptions, levels: int | Levels) -> float:
+        """What is asked for, or what is usual at these levels."""
+        position = level_to_position(round(float(np.mean(levels))))
+        return options.realism_or(self.model.denoiser.usual_realism(position))
 
     def seen_at_once(self, width: int, height: int, tile: int | None, steps: int) -> int:
         """Pixels of a picture that the networks see at once, about."""

@@ -116,7 +116,8 @@ class IntegerCoder:
             return self._floats().bands(symbols, levels, size, options, seed, timestep)
         runtime, reach, grid = self.runtime, self.runtime.reach, symbols.shape[1:]
         side, once = tile_cells(options.tile, *size, STRIDE), options.steps == 1
-        if once and options.realism == 1 and options.tile is None and isinstance(levels, int):
+        realism = options.realism_or(1.0)
+        if once and realism == 1 and options.tile is None and isinstance(levels, int):
             stream = runtime.stream("synthesis") if side else None
             if stream is not None:
 
@@ -124,14 +125,14 @@ class IntegerCoder:
                     return runtime.code(symbols[(..., *place)], levels, timestep)
 
                 return _cut(in_bands(stream, feed, grid), size)
-        if once and options.realism == 1 and not 0 < side < max(grid):
+        if once and realism == 1 and not 0 < side < max(grid):
 
             def make(runtime: Runtime, place: Slices) -> NDArray[np.uint8]:
                 return runtime.synthesise(symbols[(..., *place)], _at(levels, place), timestep)
 
             return _bands(make, runtime, grid, size, side, reach.synthesis)
         y_hat = self._denoised(symbols, levels, side, options, seed, timestep)
-        texture = 0.0 if once else options.realism
+        texture = 0.0 if once else realism
 
         def show(runtime: Runtime, place: Slices) -> NDArray[np.uint8]:
             return runtime.picture(y_hat[(..., *place)], texture)
@@ -165,10 +166,11 @@ class IntegerCoder:
         """Standardised y_hat [M, h, w], in tiles of so many cells."""
         belief = Belief(self.runtime, symbols, levels, LATENT_TILES * side)
         y_hat = belief.denoised(options.steps, seed, timestep)
-        if options.realism == 1:
+        realism = options.realism_or(1.0)
+        if realism == 1:
             return y_hat
         mean = real(belief.mean)
-        return as_map(mean + options.realism * (real(y_hat) - mean))
+        return as_map(mean + realism * (real(y_hat) - mean))
 
     def seen_at_once(self, width: int, height: int, tile: int | None, steps: int) -> int:
         """Pixels of a picture that the networks see at once, about."""

@@ -92,9 +92,8 @@ class _Decode(GroupedCommand):
 @click.option(
     "--realism",
     type=click.FloatRange(0, 1),
-    default=1.0,
-    show_default=True,
-    help="How much of the denoising to apply: 0 takes what the hyper-decoder says, 1 the U-Net.",
+    help="How much of the denoising to apply: 0 takes what the hyper-decoder says, 1 the U-Net.  "
+    "[default: 1; bk-sdm: 0.5 to 1 by quality]",
 )
 @click.option(
     "--seed",
@@ -131,7 +130,7 @@ def decode(
     format_: str | None,
     steps: int,
     scheduler: str | None,
-    realism: float,
+    realism: float | None,
     seed: int | None,
     png_effort: int | None,
     jpeg_quality: int | None,

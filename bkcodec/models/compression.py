@@ -237,9 +237,11 @@ class BkSdmCompression(CompressAiLoop):
         decoded = np.stack([coder.decode(string, *shape) for string in strings[0]])
         symbols = torch.from_numpy(decoded).to(self.quantiser.log_step.device).float()
         level = torch.full((1,), position).to(symbols)
+        realism = self.denoiser.usual_realism(position)
+        how = Denoising(self.diffusion_steps, realism=realism)
         images = [
             self.reconstruct(
-                self.sample(one[None], level, Denoising(self.diffusion_steps)),
+                self.sample(one[None], level, how),
                 (shape[0] * self.stride, shape[1] * self.stride),
                 float(self.diffusion_steps > 1),
             )

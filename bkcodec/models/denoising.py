@@ -80,6 +80,11 @@ class Denoiser(ABC):
     def start(self, position: Tensor) -> Tensor:
         """Positions -> the (float, whole) timesteps at which denoising starts, likewise."""
 
+    def usual_realism(self, position: float) -> float:
+        """Weight of the denoised latent against the mean, where nobody says it, at 0..1."""
+        del position
+        return 1.0
+
     @abstractmethod
     def once(
         self, belief: Belief, position: Tensor, t: Tensor | None = None, tile: int = 0
@@ -162,6 +167,10 @@ class OwnDenoiser(Denoiser):
         """Linear in the position."""
         c = self.config
         return (c.t_coarsest + (c.t_finest - c.t_coarsest) * position).round()
+
+    def usual_realism(self, position: float) -> float:
+        """See ``Space``."""
+        return self.space.usual_realism(position)
 
     def once(
         self, belief: Belief, position: Tensor, t: Tensor | None = None, tile: int = 0

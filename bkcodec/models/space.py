@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +26,10 @@ from bkcodec.tiling import tile_cells
 
 if TYPE_CHECKING:
     from bkcodec.models.compression import BkSdmCompression
+
+
+# In Stable Diffusion's space, by position; looked at, not measured: docs/bk-sdm.md.
+REALISM_POSITIONS, REALISM = (0.35, 0.7), (0.5, 1.0)
 
 
 class Networks(NamedTuple):
@@ -67,6 +72,11 @@ class Space(ABC):
     def latent_reach(self, model: BkSdmCompression) -> int:
         """Cells of z on each side that matter for a cell of y_hat in one step, if it is local."""
         raise NotImplementedError
+
+    def usual_realism(self, position: float) -> float:
+        """Weight of our U-Net's latent against the mean, where nobody says it, at 0..1."""
+        del position
+        return 1.0
 
     def is_colour(self, vae: Any) -> Tensor | None:
         """Whether each channel of y says colour [latent]; None where no channel is that alone."""
@@ -140,6 +150,10 @@ class SdSpace(Space):
             FACTOR,
             LATENT,
         )
+
+    def usual_realism(self, position: float) -> float:
+        """See ``Space``: all of it makes dimples in smooth areas at low quality."""
+        return float(np.interp(position, REALISM_POSITIONS, REALISM))
 
     def reach(self, model: BkSdmCompression) -> int | None:
         """That of the VAE's cells, four to a cell of z, and of h_a's blocks."""

@@ -6,8 +6,9 @@
 
 "measure" encodes every photo at every quality into a file of FOLDER and decodes that file as
 (mean) the hyper-decoder's mean without a U-Net, (one) one step and (four) four steps of the
-bundle's own U-Net; "ceiling" is the VAE's round trip. All pictures are rounded to 8 bits. NAMES is
-what to measure, all four by default; PART/PARTS shares the photos among processes.
+bundle's own U-Net, (default) one step at the usual realism; "ceiling" is the VAE's round trip. All
+pictures are rounded to 8 bits. NAMES is what to measure, all five by default; PART/PARTS shares the
+photos among processes.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from bkcodec.options import Backbone
 QUALITIES = (0, 14, 28, 42, 56, 70, 85, 100)
 DECODINGS = {
     "mean": bkcodec.DecodeOptions(realism=0.0),
-    "one": bkcodec.DecodeOptions(),
-    "four": bkcodec.DecodeOptions(steps=4),
+    "one": bkcodec.DecodeOptions(realism=1.0),
+    "four": bkcodec.DecodeOptions(steps=4, realism=1.0),
+    "default": bkcodec.DecodeOptions(),
 }
 CEILING = "ceiling"
 SHEET_QUALITIES = (0, 25, 50, 100)
@@ -105,11 +107,9 @@ def print_table(files: list[Path]) -> None:
         f"{len(rows['', CEILING])} photos; ceiling (the VAE alone): {psnr:.2f} dB, "
         f"MS-SSIM {similarity:.4f}, LPIPS-SQ {distance:.4f}\n"
     )
-    print(
-        "| q | bpp | PSNR mean | one step | four | MS-SSIM mean | one | four "
-        "| LPIPS-SQ mean | one | four |"
-    )
-    print("|---" * 11 + "|")
+    names = [f"{metric} {name}" for metric in ("PSNR", "MS-SSIM", "LPIPS-SQ") for name in DECODINGS]
+    print(f"| q | bpp | {' | '.join(names)} |")
+    print("|---" * (2 + len(names)) + "|")
     for quality in map(str, QUALITIES):
         found = [means[quality, name] for name in DECODINGS]
         cells = [f"{f[1]:.2f}" for f in found]
@@ -118,7 +118,7 @@ def print_table(files: list[Path]) -> None:
 
 
 def sheet(photo: Path, vae: str, path: Path) -> None:
-    """One row per quality: original, the VAE's round trip, mean, one step, four steps."""
+    """One row per quality: original, the VAE's round trip, then each way of decoding."""
     codec, original = open_codec(vae), Image.open(photo).convert("RGB")
     ceiling = round_trip(codec, original)
     side = DETAIL[2] - DETAIL[0]

@@ -134,6 +134,17 @@ def test_sizes_come_back(own_unet: Codec, small: Image.Image, size: tuple[int, i
     assert own_unet.decode(data).size == size
 
 
+def test_our_unet_is_trusted_less_at_low_quality(
+    with_unet: Codec, own_unet: Codec, small: Image.Image
+) -> None:
+    """A borrowed one is not."""
+    for codec, expected in ((own_unet, (0.5, 0.75, 1.0)), (with_unet, (1.0, 1.0, 1.0))):
+        for quality, realism in zip((20, 52.5, 80), expected, strict=True):
+            data = codec.encode(small, EncodeOptions(quality=quality))
+            usual, same = (codec.decode(data, DecodeOptions(realism=r)) for r in (None, realism))
+            assert np.array_equal(np.asarray(usual), np.asarray(same))
+
+
 def test_the_unet_of_the_backbone_is_used(
     with_unet: Codec, own_unet: Codec, small: Image.Image
 ) -> None:

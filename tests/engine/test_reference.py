@@ -75,7 +75,7 @@ def reference_pixels(codec: Codec, data: bytes, options: DecodeOptions = PLAIN) 
         (container.width, container.height),
         container.timestep,
         options.steps,
-        options.realism,
+        options.realism_or(1.0),
         container.seed if options.seed is None else options.seed,
     )
 
