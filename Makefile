@@ -148,7 +148,7 @@ kodak: $(VENV)/.dev
 # The figures of docs/benchmark.md: make benchmark PHOTOS=folder
 benchmark: $(VENV)/.dev
 	$(PIP) --editable '.[peers]'
-	$(BIN)/bkcodec bench $(PHOTOS) -o runs/benchmark
+	$(BIN)/bkcodec bench $(PHOTOS) -o runs/benchmark --overlay docs/published/cool-chic-5.json
 	$(BIN)/python scripts/figures/benchmark.py runs/benchmark
 
 clean:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from PIL import Image
 from safetensors.torch import save_file
 from scipy import interpolate
@@ -353,6 +354,14 @@ def test_odd_overlays_are_refused_or_harmless(content: str, tmp_path: Path) -> N
         assert "CompressAI's schema" in str(error)
     else:
         assert all(not curve.metrics for curve in curves)
+
+
+def test_the_published_curves_can_be_read() -> None:
+    paths = sorted((ROOT / "docs" / "published").glob("*.json"))
+    for path in paths:
+        (curve,) = read_curves(path)
+        assert curve.metrics["psnr"] == tuple(sorted(curve.metrics["psnr"]))
+    assert [path.name for path in paths] == ["cool-chic-5.json"]
 
 
 def test_names_of_files_stay_apart() -> None:
