@@ -15,7 +15,7 @@ from bkcodec.bundle import Bundle, bundle_for, check_fingerprint, find_bundle, l
 from bkcodec.coding.bands import finished
 from bkcodec.coding.integers import IntegerCoder, IntegerEncoder
 from bkcodec.container import Container, container_from_bytes, read_file
-from bkcodec.encoding import Encoded, Encoding, Tell
+from bkcodec.encoding import Encoded, Encoding
 from bkcodec.engine.runtime import Runtime
 from bkcodec.errors import FormatError, UsageError, extra
 from bkcodec.image.picture import Picture, Rows, image_from_rows
@@ -28,6 +28,7 @@ from bkcodec.prior.levelmap import Offsets
 from bkcodec.tiling import padded_pixels
 
 if TYPE_CHECKING:
+    from bkcodec.coding.effort import Tell
     from bkcodec.coding.encoder import Encoder
     from bkcodec.coding.floats import FloatCoder
     from bkcodec.models.compression import BkSdmCompression
@@ -126,8 +127,7 @@ class Codec:
             options: how.
             offsets: a level map (see ``prior.levelmap``) instead of the options' regions and map.
                 Where a target decides on the level, what leads beyond the scale is at its end.
-            tell: is told the share of an effort's search that is done, 0..1, and of longer ones the
-                share of the bytes that they have saved so far, at the same quality, or None.
+            tell: see ``coding.effort.Tell``.
 
         Raises:
             UsageError: a map of another size or beyond the levels.

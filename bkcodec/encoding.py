@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,10 +30,8 @@ from bkcodec.prior.tables import Symbols
 
 if TYPE_CHECKING:
     from bkcodec.codec import Codec
+    from bkcodec.coding.effort import Tell
 
-# Is told the share of an effort's search that is done, 0..1, and the share of the bytes that it has
-# saved so far, at the same quality, or None where it does not say.
-Tell = Callable[[float, float | None], None]
 SHARE = 10  # a preview may have one byte for so many of the picture
 HINT_BYTES = 7  # of the section with timestep and seed, at most
 

@@ -30,6 +30,8 @@ SHRINKAGE = 0.05  # what a search takes off a file, about
 DOWN, UP = 3, 2  # levels to the next try at a value of a metric
 
 Pixels = NDArray[np.uint8]
+# Is told the share of a search that is done, 0..1, and of longer ones the share of the bytes that
+# they have saved so far, at the same quality, or None.
 Tell = Callable[[float, float | None], None]
 Coded = TypeVar("Coded")
 
@@ -65,7 +67,7 @@ class Effort(Generic[Coded]):
         goal: what counts; its slope is found.
         effort: 1..9.
         deadline: on the monotonic clock.
-        tell: see ``LatentSearch.search``.
+        tell: see ``Tell``.
     """
 
     search: LatentSearch
@@ -169,7 +171,9 @@ class Effort(Generic[Coded]):
         if similarity is not None:
             share = goal.similarity
             error = (1 - share) * error + share * MS_SSIM_TO_MSE * (1 - similarity)
-        return error + (_in_squares(goal.perceived_of, photo, shown) or 0.0)
+        if goal.lpips is not None:
+            error += _in_squares(goal.perceived_of, photo, shown) or 0.0
+        return error
 
 
 def _in_squares(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bkcodec.coding.effort import Tell
 from bkcodec.coding.integers import whole_cells
 from bkcodec.models.compression import BkSdmCompression
 from bkcodec.models.lpips import MIN_SIDE as LPIPS_MIN_SIDE
@@ -41,12 +42,6 @@ WHOLE = 48 * 36  # cells up to which a picture is searched as a whole
 CORE, HALO = 32, 12  # cells of a window of a larger one, and around it
 LPIPS_WEIGHT = 0.1  # against 1 - MS-SSIM
 CHECK = 10  # iterations after which it is measured what they gained
-
-Tell = Callable[[float, float | None], None]
-
-
-def silent(share: float, saved: float | None) -> None:
-    """Is told how far a search is, and keeps it to itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +155,7 @@ class LatentSearch:
         goal: Goal,
         effort: int,
         deadline: float = math.inf,
-        tell: Tell = silent,
+        tell: Tell = lambda share, saved: None,
     ) -> Symbols:
         """Better symbols int16 [M, h, w] for a photo uint8 [H, W, 3].
 
@@ -172,8 +167,7 @@ class LatentSearch:
             effort: 1..9.
             deadline: on the monotonic clock; the annealing hurries to be done by then, and what is
                 not searched by then stays as it was.
-            tell: is told the share of the work that is done, 0..1, and of longer searches the share
-                of the bytes that they have saved so far, at the same quality.
+            tell: see ``Tell``.
         """
         relaxed = torch.from_numpy(start)[None].clone()
         rows, columns = start.shape[1:]

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+    from bkcodec.coding.effort import Tell
+
 PATIENCE = 1.0  # seconds until progress is shown
 Work = Callable[[Job], "Report"]
-Tell = Callable[[float, float | None], None]  # is told shares of work done and of bytes saved
 
 
 @dataclass(slots=True)

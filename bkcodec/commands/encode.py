@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bkcodec.commands import completion
-from bkcodec.commands.batch import Report, Tell, run_batch, silent, write_output
+from bkcodec.commands.batch import Report, run_batch, silent, write_output
 from bkcodec.commands.help import BACKBONE, MACHINE, MANY, OUTPUT, Group, GroupedCommand
 from bkcodec.commands.paths import EXTENSION, Job, Naming, Plan, plan
 from bkcodec.commands.regions import Marks, region_options, scaled_map
@@ -29,6 +29,7 @@ from bkcodec.shards.names import renaming
 
 if TYPE_CHECKING:
     from bkcodec.codec import Codec, Encoded
+    from bkcodec.coding.effort import Tell
     from bkcodec.image.picture import Picture
 
 IN_SHARDS = ("jpg", "jpeg", "png", "webp")  # members that are encoded

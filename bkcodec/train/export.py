@@ -71,8 +71,7 @@ def export_run(
     Args:
         run: the run's folder.
         data: training photos.
-        path: of the bundle.
-        name: of the bundle.
+        path, name: of the bundle.
         note: where the photos come from and under which licences.
         prior: "context" or "factorized".
         parts: the pretrained parts that the run was trained around.
