@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bkcodec.bundle import (
@@ -32,6 +33,8 @@ from bkcodec.models.compression import BkSdmCompression
 from bkcodec.models.config import ModelConfig
 from bkcodec.models.denoising import CORRELATION_UNIT
 from bkcodec.options import LEVELS, MAX_LEVEL, level_to_position
+from bkcodec.prior.context import ContextPrior
+from bkcodec.prior.tables import Tables
 from bkcodec.train.checkpoint import load_run
 from bkcodec.train.data import Folder, Photos
 from bkcodec.train.integers import has_grids, integer_arrays
@@ -71,7 +74,8 @@ def export_run(
     Args:
         run: the run's folder.
         data: training photos.
-        path, name: of the bundle.
+        path: of the bundle.
+        name: of the bundle.
         note: where the photos come from and under which licences.
         prior: "context" or "factorized".
         parts: the pretrained parts that the run was trained around.
@@ -83,9 +87,8 @@ def export_run(
     config, options = _settings(run, record)
     model, networks, integers = _stored(config, averaged["model"], parts)
     if PHASES[options.phase].keeps_files:
-        start = _start_of(run, record)
-        coder = start.prior
-        integers |= {k: v for k, v in start.integers.items() if k.startswith(ENCODER)}
+        coder, encoder = _kept(run, record)
+        integers |= encoder
     else:
         planes = _planes(model, data, options, parts)
         network = ContextNetwork(options.context(config.M), config.anchors)
@@ -93,7 +96,7 @@ def export_run(
         network.eval().requires_grad_(False)
         coder = count_tables(model, planes, network if prior == "context" else None)
         if model.space.takes_backbone:
-            networks["correlation"] = calibrate(model, planes)
+            networks["correlation"] = calibrate(model, planes).numpy()
     provenance = _portable({**record, "photos": note, "commit": _commit()})
     vae = "pretrained" if parts.vae is not None else "custom"
     header = {
@@ -106,8 +109,7 @@ def export_run(
     }
     if any(key.startswith(ADAPTED) for key in networks):
         header["fitted_to"] = record["unet"]
-    floats = {k: v.cpu().numpy() for k, v in networks.items()}
-    bundle = save_bundle(path, header, floats, coder, integers)
+    bundle = save_bundle(path, header, networks, coder, integers)
     log.info("%s: %d bytes, fingerprint %s", path, path.stat().st_size, bundle.fingerprint.hex())
     text = json.dumps(provenance, indent=2, sort_keys=True) + "\n"
     write_whole(path.with_suffix(".provenance.json"), text.encode(), force=True)
@@ -115,17 +117,17 @@ def export_run(
     return bundle
 
 
-def _start_of(run: Path, record: dict[str, Any]) -> Bundle:
-    """The bundle that a run started from, whose files it keeps."""
+def _kept(run: Path, record: dict[str, Any]) -> tuple[Tables | ContextPrior, Arrays]:
+    """Prior and integer encoder of the bundle that a run started from, whose files it keeps."""
     start = load_bundle(find_bundle(record["init_from"]["path"]))
     if start.fingerprint.hex() != record["init_from"]["fingerprint"]:
         raise InputError(f"{start.path}: not the bundle any more that {run} started from")
-    return start
+    return start.prior, {k: v for k, v in start.integers.items() if k.startswith(ENCODER)}
 
 
 def _stored(
     config: ModelConfig, state: dict[str, Tensor], parts: Parts
-) -> tuple[BkSdmCompression, dict[str, Tensor], Arrays]:
+) -> tuple[BkSdmCompression, dict[str, NDArray[Any]], Arrays]:
     """A run's model as a decoder will see it, and its networks as the bundle stores them.
 
     What there is as integers is not stored as floats too.
@@ -144,7 +146,8 @@ def _stored(
         integers = integer_arrays(model)
         exact = {k: torch.from_numpy(v) for k, v in float_state(integers).items()}
         model.load_own(model.own_state() | exact)
-    return model, half | {k: v.half() for k, v in adapted.items()}, integers
+    half |= {k: v.half() for k, v in adapted.items()}
+    return model, {k: v.cpu().numpy() for k, v in half.items()}, integers
 
 
 def parts_of(run: Path, bk_sdm: Path | None, vae: Path | None) -> Parts:
