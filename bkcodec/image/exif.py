@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 ORIENTATION, GPS_IFD = 0x0112, 0x8825
 _THUMBNAIL, _THUMBNAIL_BYTES = 0x0201, 0x0202
+_DIRECTORIES = (0x8769, GPS_IFD, 0xA005)  # Exif, GPS, interoperability
 _INTEGER_KINDS = {3: "H", 4: "I"}  # TIFF's SHORT, which orientation should be, and LONG
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 _BROKEN = (KeyError, struct.error, ValueError, IndexError)
@@ -98,7 +99,10 @@ def thumbnail_bytes(block: bytes | None) -> int:
 
 
 def without_thumbnail(block: bytes) -> bytes:
-    """The block without its preview."""
+    """The block without its preview.
+
+    One that claims the bytes of something else is forgotten, but its bytes stay.
+    """
     try:
         parsed = _Block(block)
         link = parsed.next_link(parsed.number(4))
@@ -106,15 +110,36 @@ def without_thumbnail(block: bytes) -> bytes:
         if not directory:
             return block
         values = {entry.tag: parsed.number(entry.value) for entry in parsed.entries(directory)}
-        parsed.clear(values.get(_THUMBNAIL, 0), values.get(_THUMBNAIL_BYTES, 0))
+        start, n_bytes = values.get(_THUMBNAIL, 0), values.get(_THUMBNAIL_BYTES, 0)
+        is_last = start + n_bytes == len(block)  # as usual
+        if _overlaps(parsed, start, start + n_bytes):
+            parsed.bytes[link : link + 4] = bytes(4)
+            return bytes(parsed.bytes)
+        parsed.clear(start, n_bytes)
         parsed.clear_directory(directory)
         parsed.bytes[link : link + 4] = bytes(4)
-        end = values.get(_THUMBNAIL, 0) + values.get(_THUMBNAIL_BYTES, 0)
-        if end >= len(block):  # it was the last in the block, as usual
-            return bytes(parsed.bytes[: values[_THUMBNAIL]])
-        return bytes(parsed.bytes)
+        return bytes(parsed.bytes[:start] if n_bytes and is_last else parsed.bytes)
     except _BROKEN:
         return block
+
+
+def _overlaps(parsed: _Block, start: int, end: int) -> bool:
+    """Whether these bytes belong to other directories or their values, or lie beyond the block."""
+    if end > len(parsed.bytes) or (end > 0 and start < 8):
+        return True
+    waiting, seen = [parsed.number(4)], set()
+    while waiting:
+        directory = waiting.pop()
+        if directory in seen:
+            continue
+        seen.add(directory)
+        entries = list(parsed.entries(directory))
+        taken = [(directory, 2 + _ENTRY * len(entries) + 4)]
+        taken += [(entry.value, entry.n_bytes) for entry in entries if entry.n_bytes > 4]
+        if any(start < place + n and place < end for place, n in taken):
+            return True
+        waiting += [parsed.number(e.value) for e in entries if e.tag in _DIRECTORIES]
+    return False
 
 
 def without_gps(block: bytes) -> bytes:

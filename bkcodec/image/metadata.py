@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image, ImageFile, IptcImagePlugin, TiffImagePlugin, TiffTags
 
+from bkcodec.files import printable
 from bkcodec.image.exif import GPS_IFD, ORIENTATION, upright, without_gps, without_thumbnail
 from bkcodec.metadata import EXIF_PREFIX, Metadata
 from bkcodec.options import METADATA
@@ -42,17 +43,32 @@ _NOT_DESCRIPTIVE = _STRUCTURAL | {ORIENTATION, _EXIF_IFD, GPS_IFD}
 _XMP_ORIENTATION = re.compile(
     rb"""(tiff:Orientation(?:\s*=\s*["']\s*|\s*>\s*))[2-8](\s*(?:["']|<))""", re.ASCII
 )
-_GAIN_MAP = re.compile(
-    rb"""\s+(?:xmlns:)?(?:hdrgm|HDRGainMap)(?::\w+)?\s*=\s*(?:"[^"]*"|'[^']*')"""
-    rb"|<(hdrgm:\w+|Container:Directory|HDRGainMap:\w+)\b(?:[^>]*/>|.*?</\1\s*>)",
-    re.ASCII | re.DOTALL,
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_GAIN_MAP_PREFIX = re.compile(
+    rb"""xmlns:(\w+)\s*=\s*["']http://ns\.adobe\.com/hdr-gain-map""", re.ASCII
 )
-_GPS_IN_XMP = re.compile(
-    rb"""\s+exif:GPS\w+\s*=\s*(?:"[^"]*"|'[^']*')|<(exif:GPS\w+)\b(?:[^>]*/>|.*?</\1\s*>)""",
-    re.ASCII | re.DOTALL,
+
+
+def _named(names: bytes) -> re.Pattern[bytes]:
+    """Attributes and elements of an XMP packet whose names match, namespaces included."""
+    return re.compile(
+        rb"""\s+(?:%b)\s*=\s*(?:"[^"]*"|'[^']*')|<(%b)\b(?:[^>]*/>|.*?</\1\s*>)""" % (names, names),
+        re.ASCII | re.DOTALL,
+    )
+
+
+_GAIN_MAP = rb"(?:xmlns:)?(?:%b)(?::\w+)?|Container:Directory"
+# Of exif, of drones, under any prefix.
+_GPS_IN_XMP = _named(
+    rb"[\w-]+:(?:\w*G[Pp][Ss]\w*|\w*(?:[Ll]atitude|[Ll]ongt?itude|[Aa]ltitude)\w*)"
 )
+_MOTION = _named(rb"GCamera:(?:MotionPhoto|MicroVideo)\w*")
+_MOTION_MARKS = (b"GCamera:MotionPhoto", b"GCamera:MicroVideo")
+_EXTENDED = _named(rb"xmpNote:HasExtendedXMP")
+_EXTENSION = b"http://ns.adobe.com/xmp/extension/"
 _GAIN_MAP_MARKS = (b"http://ns.adobe.com/hdr-gain-map", b"HDRGainMap")
 _ISO_GAIN_MAP = b"urn:iso:std:iso:ts:21496"
+_NO_TEXTS = {"XML:com.adobe.xmp", "Raw profile type exif"}
 _USUAL_RESOLUTIONS = (1, 72, 96)  # which programs write when they know none
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -85,7 +101,9 @@ def exif_block(image: Image.Image) -> bytes | None:
     """
     raw = image.info.get("exif")
     if isinstance(raw, bytes):
-        return upright(raw.removeprefix(EXIF_PREFIX)) or None
+        while raw.startswith(EXIF_PREFIX):  # some write it twice, or where it does not belong
+            raw = raw.removeprefix(EXIF_PREFIX)
+        return upright(raw) or None
     with contextlib.suppress(*DECODER_ERRORS):
         tags = _descriptive(image.getexif())
         return tags.tobytes().removeprefix(EXIF_PREFIX) if tags else None
@@ -99,6 +117,8 @@ def xmp_block(image: Image.Image) -> bytes | None:
         xmp = xmp.encode()
     if not isinstance(xmp, bytes):
         return None
+    if xmp.startswith(_UTF_16):
+        xmp = xmp.decode("utf-16", "replace").encode()
     return _XMP_ORIENTATION.sub(rb"\g<1>1\g<2>", xmp) or None
 
 
@@ -111,7 +131,25 @@ def has_gain_map(image: Image.Image, xmp: bytes | None) -> bool:
 
 def without_gain_map(xmp: bytes | None) -> bytes | None:
     """The packet without what it says of a gain map."""
-    return _GAIN_MAP.sub(b"", xmp) if xmp else xmp
+    if not xmp:
+        return xmp
+    prefixes = {b"hdrgm", b"HDRGainMap", *_GAIN_MAP_PREFIX.findall(xmp)}
+    return _named(_GAIN_MAP % b"|".join(sorted(prefixes))).sub(b"", xmp)
+
+
+def of_what_is_kept(image: Image.Image, xmp: bytes | None) -> tuple[bytes | None, list[str]]:
+    """The packet without claims of what a .bkc does not hold, and a word for each of these."""
+    notes = []
+    if has_gain_map(image, xmp):
+        xmp = without_gain_map(xmp)
+        notes.append("its gain map (HDR) is left out")
+    if any(mark in (xmp or b"") for mark in _MOTION_MARKS):
+        xmp = _MOTION.sub(b"", xmp or b"")
+        notes.append("its video (motion photo) is left out")
+    if any(data.startswith(_EXTENSION) for _, data in getattr(image, "applist", [])):
+        xmp = _EXTENDED.sub(b"", xmp or b"")
+        notes.append("the extended part of its XMP is left out")
+    return xmp or None, notes
 
 
 def stripped(metadata: Metadata, kinds: Collection[str]) -> Metadata:
@@ -140,6 +178,9 @@ def losses(image: Image.Image, exif: bytes | None) -> list[str]:
             lost.append(f"resolution ({resolution} dpi)")
     if image.info.get("comment"):
         lost.append("comment")
+    texts = sorted(set(getattr(image, "text", {})) - _NO_TEXTS) if image.format == "PNG" else []
+    if texts:
+        lost.append(f"texts ({', '.join(printable(text)[:20] for text in texts[:4])})")
     return lost
 
 

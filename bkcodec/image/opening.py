@@ -10,6 +10,7 @@ import contextlib
 import io
 import struct
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import IO, BinaryIO
@@ -19,7 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, PngImagePlugin
 
 from bkcodec.errors import InputError, LimitError
+from bkcodec.image.jpeg import is_complete, n_scans
 from bkcodec.image.metadata import DECODER_ERRORS
+from bkcodec.image.png import lacks_rows
+from bkcodec.image.tiff import directories
 from bkcodec.options import Limits
 from bkcodec.tiling import check_pixels
 
@@ -46,7 +50,7 @@ ADDED = ("pillow_heif", "pillow_jxl")  # packages that teach Pillow two of them,
 MAX_SCANS = 256  # of a JPEG file; each costs as much as decoding a small file
 MAX_FRAMES = 1000  # that are counted
 _PREFIX = 16  # bytes by which a reader knows its files
-_SCAN, _END = b"\xff\xda", b"\xff\xd9"
+_END = b"\xff\xd9"  # of a JPEG file
 _LOCK = threading.RLock()  # while something of Pillow's is changed for all threads
 
 
@@ -90,8 +94,14 @@ def load_pixels(image: Image.Image, accept_damaged: bool = False) -> bool:
     file = image.fp if isinstance(image, ImageFile.ImageFile) else None
     try:
         image.load()
-        return False
+        if file is None or not _ends_early(image, file):
+            return False
+        if not accept_damaged:
+            raise InputError("damaged PNG image: rows are missing")
+        return True
     except DECODER_ERRORS as error:
+        if "unknown raw mode" in str(error):
+            raise InputError("samples that lie in an unusual way; save them interleaved") from error
         damage = InputError(f"damaged {image.format} image: {error}")
         if image.format == "JPEG" and file is not None and _lacks_only_its_end(file):
             with _truncated_allowed(), contextlib.suppress(*DECODER_ERRORS):
@@ -113,7 +123,7 @@ def n_frames(fo: BinaryIO, image: Image.Image) -> int:
         if image.format == "GIF":
             return min(MAX_FRAMES, sum(1 for _ in zip(_gif_frames(fo), range(MAX_FRAMES))))  # noqa: B905
         if image.format == "TIFF":
-            return min(MAX_FRAMES, sum(1 for _ in zip(_tiff_pages(fo), range(MAX_FRAMES))))  # noqa: B905
+            return min(MAX_FRAMES, sum(1 for _ in zip(directories(fo), range(MAX_FRAMES))))  # noqa: B905
         return min(MAX_FRAMES, int(getattr(image, "n_frames", 1)))
     return 1
 
@@ -200,7 +210,7 @@ def _hold(fo: BinaryIO, prefix: bytes, limits: Limits) -> None:
     elif prefix.startswith(b"\xff\x0a") or prefix[4:8] == b"JXL ":
         check_pixels(*_jxl_size(fo), 1, limits)
     elif prefix.startswith(b"\xff\xd8"):
-        scans = fo.read().count(_SCAN)  # in coded data, FF is followed by 00
+        scans = n_scans(fo.read())
         if scans > MAX_SCANS:
             raise LimitError(f"a JPEG image of {scans} scans, at most {MAX_SCANS} are read")
     fo.seek(0)
@@ -247,8 +257,23 @@ def _lacks_only_its_end(fo: IO[bytes]) -> bool:
     with contextlib.suppress(*DECODER_ERRORS):
         fo.seek(0)
         data = fo.read()
+        if not is_complete(data):
+            return False
         pictures = [_decoded(data + filler + _END) for filler in (b"", b"\x55" * 8, b"\xaa" * 8)]
         return all(np.array_equal(pictures[0], other) for other in pictures[1:])
+    return False
+
+
+def _ends_early(image: Image.Image, fo: IO[bytes]) -> bool:
+    """Whether the rows of a PNG end before the picture does, of which Pillow says nothing.
+
+    Looked into where the last row is blank only: it takes as long as decoding.
+    """
+    last = (0, image.height - 1, image.width, image.height)
+    if image.format != "PNG" or np.asarray(image.crop(last)).any():
+        return False
+    with contextlib.suppress(*DECODER_ERRORS, zlib.error):
+        return lacks_rows(fo)
     return False
 
 
@@ -277,19 +302,3 @@ def _gif_frames(fo: BinaryIO) -> Iterator[int]:
 def _colours(flags: int) -> int:
     """Bytes of the table of colours that a GIF's flags announce."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
-
-
-def _tiff_pages(fo: BinaryIO) -> Iterator[int]:
-    """Places of the directories of a TIFF file."""
-    fo.seek(0)
-    head = fo.read(8)
-    order = "<" if head.startswith(b"II") else ">"
-    (place,) = struct.unpack(order + "I", head[4:])
-    seen: set[int] = set()
-    while place and place not in seen:
-        yield place
-        seen.add(place)
-        fo.seek(place)
-        (entries,) = struct.unpack(order + "H", fo.read(2))
-        fo.seek(12 * entries, io.SEEK_CUR)
-        (place,) = struct.unpack(order + "I", fo.read(4))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from bkcodec.errors import InputError
+from bkcodec.files import printable
 from bkcodec.image.metadata import DECODER_ERRORS
 
 Numbers = NDArray[np.float64]
@@ -72,6 +73,16 @@ class Signal:
         near = max(abs(a - b) for a, b in zip(self.chromaticities, SRGB, strict=True)) < _CLOSE
         is_gamma = self.curve[0] == 0 and abs(1 / self.curve[1][0] - 0.45455) < _CLOSE
         return near and (self.curve == SRGB_CURVE or is_gamma)
+
+
+def is_sound(chromaticities: object) -> bool:
+    """Whether these can be the white and the primaries of a display."""
+    if not isinstance(chromaticities, tuple | list) or len(chromaticities) != len(SRGB):
+        return False
+    points = np.array(chromaticities, np.float64).reshape(-1, 2)
+    (a, b), (c, d) = points[2] - points[1], points[3] - points[1]
+    is_inside = (points > 0).all() and (points.sum(axis=1) <= 1).all()
+    return bool(is_inside and abs(a * d - b * c) > 1e-3)  # primaries make a triangle
 
 
 def signal_from_codes(primaries: int, transfer: int) -> Signal:
@@ -146,10 +157,11 @@ def _text(text: str) -> bytes:
 
 
 def space_of(profile: bytes | None) -> str | None:
-    """What a profile is for: RGB, grey, CMYK, Lab; None where it does not say."""
+    """What a profile is for: RGB, grey, CMYK, Lab or what it says; None without a say."""
     if profile is None or profile[36:40] != b"acsp":
         return None
-    return _SPACES.get(profile[16:20])
+    space = profile[16:20]
+    return _SPACES.get(space) or printable(space.decode("latin-1").strip())
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -168,3 +180,15 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         raise ValueError(f"its ICC profile cannot be used ({error})") from error
     assert converted is not None  # only in place there is none
     return converted
+
+
+def grey_to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """An image of mode L or LA in greys of sRGB, by a profile for grey.
+
+    Raises:
+        ValueError: the profile cannot be used.
+    """
+    grey = to_srgb(image.getchannel("L"), profile).convert("L")
+    if image.mode == "LA":
+        grey.putalpha(image.getchannel("A"))
+    return grey

@@ -15,19 +15,22 @@ from PIL import Image, ImageFile
 
 from bkcodec.errors import FormatError, InputError
 from bkcodec.image import metadata as blocks
+from bkcodec.image.embedded import embedded_profile
 from bkcodec.image.exif import without_thumbnail
 from bkcodec.image.metadata import DECODER_ERRORS
 from bkcodec.image.opening import load_pixels, open_header
 from bkcodec.image.picture import Picture, Pixels, filled
 from bkcodec.image.profiles import (
     SRGB,
+    SRGB_CURVE,
     Signal,
+    is_sound,
     profile_of,
     signal_from_codes,
     space_of,
     to_srgb,
 )
-from bkcodec.image.tiff import TiffSamples, tiff_samples
+from bkcodec.image.tiff import TiffSamples, lacks_rows, tiff_samples
 from bkcodec.metadata import Metadata
 from bkcodec.options import Limits
 
@@ -36,6 +39,7 @@ _OTHER_ENDIAN = {"L": "B", "B": "L", "N": "B" if struct.pack("=H", 1) == b"\1\0"
 _FEW_COLOURS = 256  # of what was drawn or written
 _SMALL, _SAMPLED = 2**12, 2**14  # pixels: too few to tell; that are looked at first
 _GREYSCALE = ("1", "L", "LA", "La")
+_EMPTY_ALPHA = ("TGA", "ICO", "BMP", "DIB")  # often have a plane of zeros that nobody means
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +50,13 @@ class _Facts:
         depth: bits per sample of a PNG, 0 elsewhere.
         codes: primaries and transfer (H.273) of a PNG or AVIF.
         low: the lower 8 bits of samples of 16.
+        icc: a profile that Pillow does not see.
     """
 
     depth: int = 0
     codes: tuple[int, int] | None = None
     low: Image.Image | None = None
+    icc: bytes | None = None
 
 
 def picture_from_image(image: Image.Image, accept_damaged: bool = False) -> Picture:
@@ -71,10 +77,12 @@ def picture_from_image(image: Image.Image, accept_damaged: bool = False) -> Pict
     if not image.width * image.height:
         raise InputError(f"{image.width} x {image.height} pixels: nothing to encode")
     samples = tiff_samples(image)
+    if lacks_rows(image) and not accept_damaged:
+        raise InputError("damaged TIFF image: rows are missing")
     facts = _facts(image)
     notes = ["damaged: what is missing was filled"] if load_pixels(image, accept_damaged) else []
     try:
-        icc = image.info.get("icc_profile")
+        icc = image.info.get("icc_profile") or facts.icc
         icc = icc if isinstance(icc, bytes) and icc else None
         exif, xmp = blocks.exif_block(image), blocks.xmp_block(image)
         turn = blocks.turn_of(image)
@@ -84,20 +92,24 @@ def picture_from_image(image: Image.Image, accept_damaged: bool = False) -> Pict
         signal = _signal(image, facts, icc)
         upright, icc = _in_rgb_or_grey(upright, icc, notes)
         rgb, alpha, greyscale = _arrays(upright)
-        if signal is not None and not signal.is_srgb:
-            icc = profile_of(signal, greyscale)
+        if signal is not None:
+            icc = None if signal.is_srgb else profile_of(signal, greyscale)
         greyscale, icc = _fitting(rgb, greyscale, icc, notes)
-        if blocks.has_gain_map(image, xmp):
-            xmp = blocks.without_gain_map(xmp) or None
-            notes.append("its gain map (HDR) is left out")
+        xmp, more = blocks.of_what_is_kept(image, xmp)
+        notes += more
         lost = blocks.losses(image, exif)
         if lost:
             notes.append(f"left out: {', '.join(lost)}")
     except DECODER_ERRORS as error:
         raise InputError(f"{image.mode} image that cannot be converted: {error}") from error
+    if alpha is not None and not alpha.any() and image.format in _EMPTY_ALPHA:
+        alpha = None
+        notes.append("its alpha plane is empty and left out")
     if alpha is not None:
         alpha = None if alpha.min() == 255 else alpha
         rgb = rgb if alpha is None else filled(rgb, alpha)
+    if alpha is not None and not alpha.any():
+        notes.append("transparent everywhere")
     notes += _drawn(rgb)
     return Picture(rgb, alpha, greyscale, Metadata(icc, exif, xmp), tuple(notes))
 
@@ -129,12 +141,13 @@ def _facts(image: Image.Image) -> _Facts:
     if not isinstance(image, ImageFile.ImageFile) or file is None or not image.tile:
         return _Facts()
     place, depth, codes, low = file.tell(), 0, None, None
+    icc = embedded_profile(image.format, file)
     with contextlib.suppress(*DECODER_ERRORS):
         depth = _png_depth(file)
         codes = _codes(image, file)
         low = _low_bytes(image, file)
     file.seek(place)
-    return _Facts(depth, codes, low)
+    return _Facts(depth, codes, low, icc)
 
 
 def _png_depth(file: Any) -> int:
@@ -264,14 +277,12 @@ def _signal(image: Image.Image, facts: _Facts, icc: bytes | None) -> Signal | No
     if facts.codes is not None:
         signal = signal_from_codes(*facts.codes)
         return signal if icc is None or image.format == "PNG" else None
-    gamma = image.info.get("gamma")
-    if image.format != "PNG" or icc is not None or "srgb" in image.info or not gamma:
+    if image.format != "PNG" or icc is not None or "srgb" in image.info:
         return None
-    exponent = 1 / float(gamma)
-    chromaticities = image.info.get("chromaticity")
-    if not 0.1 < exponent < 10 or (chromaticities is not None and min(chromaticities) <= 0):
-        return None
-    return Signal(tuple(chromaticities) if chromaticities else SRGB, (0, (exponent,)))
+    gamma, chromaticities = image.info.get("gamma"), image.info.get("chromaticity") or ()
+    exponent = 1 / float(gamma) if gamma else 0.0
+    curve = (0, (exponent,)) if 0.1 < exponent < 10 else SRGB_CURVE
+    return Signal(tuple(chromaticities) if is_sound(chromaticities) else SRGB, curve)
 
 
 def _in_rgb_or_grey(
@@ -286,7 +297,7 @@ def _in_rgb_or_grey(
         notes.append(f"{image.mode} without a profile that can be used: colours are approximate")
         return image.convert("RGB"), None
     if image.mode in ("YCbCr", "HSV"):
-        return image.convert("RGB"), None
+        return image.convert("RGB"), icc if image.mode == "YCbCr" else None
     if image.mode in ("RGBa", "La"):
         return image.convert("RGBA" if image.mode == "RGBa" else "LA"), icc
     return (image.convert("L") if image.mode == "1" else image), icc

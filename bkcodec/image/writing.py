@@ -7,6 +7,7 @@ are Pillow's.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import struct
@@ -249,5 +250,11 @@ def save_rows(
 
 def _write_whole(rows: Rows, fo: BinaryIO, name: str, **kept: object) -> None:
     """By Pillow, which needs all rows at once."""
-    blocks = rows.metadata.for_pillow()
-    image_from_rows(rows).save(fo, name, **blocks, **kept)
+    from bkcodec.image.profiles import grey_to_srgb, space_of
+
+    image, metadata = image_from_rows(rows), rows.metadata
+    if name == "WEBP" and space_of(metadata.icc) == "grey":  # WebP has colours only
+        with contextlib.suppress(ValueError):
+            image = grey_to_srgb(image, metadata.icc)
+        metadata = metadata.without(["icc"])
+    image.save(fo, name, **metadata.for_pillow(), **kept)
