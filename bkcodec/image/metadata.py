@@ -89,7 +89,11 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
     """
     if isinstance(image, ImageFile.ImageFile):
         with contextlib.suppress(*DECODER_ERRORS):
-            return _TURNS.get(image.getexif().get(ORIENTATION, 1))
+            exif, raw = image.getexif(), image.info.get("exif")
+            if isinstance(raw, bytes) and raw.startswith(2 * EXIF_PREFIX):
+                exif = Image.Exif()
+                exif.load(_bare(raw))
+            return _TURNS.get(exif.get(ORIENTATION, 1))
     return None
 
 
@@ -101,13 +105,18 @@ def exif_block(image: Image.Image) -> bytes | None:
     """
     raw = image.info.get("exif")
     if isinstance(raw, bytes):
-        while raw.startswith(EXIF_PREFIX):  # some write it twice, or where it does not belong
-            raw = raw.removeprefix(EXIF_PREFIX)
-        return upright(raw) or None
+        return upright(_bare(raw)) or None
     with contextlib.suppress(*DECODER_ERRORS):
         tags = _descriptive(image.getexif())
         return tags.tobytes().removeprefix(EXIF_PREFIX) if tags else None
     return None
+
+
+def _bare(raw: bytes) -> bytes:
+    """A block without its prefix, which some write twice, or where it does not belong."""
+    while raw.startswith(EXIF_PREFIX):
+        raw = raw.removeprefix(EXIF_PREFIX)
+    return raw
 
 
 def xmp_block(image: Image.Image) -> bytes | None:
