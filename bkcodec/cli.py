@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -130,6 +131,8 @@ def run() -> None:
             traceback.print_exc()
         if is_out_of_memory(error):
             _fail("out of memory", LimitError.exit_code)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _fail(f"standard output: cannot be written: {error.strerror}", 1)
         _fail(f"unexpected {type(error).__name__}: {first_line(error)}", 1)
 
 

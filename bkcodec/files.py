@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -103,9 +104,14 @@ def write_stream(content: Content) -> None:
 
     Raises:
         UsageError: it is closed or a terminal.
-        BkcError: no room for a temporary file.
+        BkcError: no room for a temporary file, or behind standard output.
     """
-    _write_through(content, output_stream())
+    try:
+        _write_through(content, output_stream())
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise BkcError(f"standard output: cannot be written: {error.strerror or error}") from error
 
 
 def _write_through(content: Content, stream: BinaryIO) -> None:
@@ -148,7 +154,7 @@ def write_whole(path: Path | Url, content: Content, force: bool = False) -> None
             with open(os.open(path, os.O_WRONLY | os.O_APPEND), "wb") as stream:
                 _write_through(content, stream)
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         with _temporary_beside(path) as file, file:
             if callable(content):
                 content(file)
@@ -169,6 +175,14 @@ def write_whole(path: Path | Url, content: Content, force: bool = False) -> None
         raise BkcError(
             f"{printable(path)}: cannot be written: {error.strerror or error}"
         ) from error
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder that a file is to be in, and those above it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
 
 
 def is_taken(path: Path | Url) -> bool:
@@ -222,7 +236,7 @@ def is_stream(path: Path) -> bool:
     Such a thing is written to: a file in its place would be no use to whoever reads from it.
     """
     for _ in range(_MAX_LINKS):
-        if _DESCRIPTOR.fullmatch(str(path.parent.resolve() / path.name)):
+        if _DESCRIPTOR.fullmatch(os.path.join(os.path.realpath(path.parent), path.name)):
             return True
         if not path.is_symlink():
             break

@@ -14,7 +14,7 @@ import click
 from bkcodec.commands import completion
 from bkcodec.commands.batch import Report, Work, run_batch, write_output
 from bkcodec.commands.help import BACKBONE, MACHINE, MANY, OUTPUT, Group, GroupedCommand
-from bkcodec.commands.paths import EXTENSION, Job, Naming, is_directory, plan
+from bkcodec.commands.paths import EXTENSION, Job, Naming, is_directory, is_folder, plan
 from bkcodec.commands.shared import Shared, shared_options
 from bkcodec.commands.tar import SHARDS, Change, Shards, run_shards, shard_options
 from bkcodec.container import Container, container_from_bytes, read_path
@@ -254,7 +254,8 @@ def output_format(chosen: str | None, output: str | None, inputs: Iterable[str])
         if chosen is None:
             raise UsageError("decoding to standard output needs --format")
         return chosen
-    if output is None or is_directory(output):
+    is_tree = any(is_folder(text) for text in inputs if text)
+    if output is None or is_directory(output) or is_tree:
         return chosen or "png"
     implied = BY_SUFFIX.get(Path(output).suffix.lower())
     if chosen and implied and implied != chosen:

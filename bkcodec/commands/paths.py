@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bkcodec.errors import BkcError, InputError, UsageError
-from bkcodec.files import STREAM, printable
+from bkcodec.files import STREAM, is_stream, printable
 from bkcodec.remote import Url, is_url, located
 
 EXTENSION = ".bkc"
 ERRORS = ".errors.json"  # what lists the failures in a tar shard ends so
 _MACOS = ("._", ".DS_Store")  # how its files that belong to others begin
 _MACOS_FOLDER = "__MACOSX"
+_FILES = (EXTENSION, ".png", ".jpg", ".jpeg", ".webp", ".ppm", ".tif", ".tiff")
 _PARTIAL = (".crdownload", ".part", ".tmp")  # not there yet, or ours
 
 
@@ -86,7 +87,7 @@ def plan(inputs: Iterable[str], naming: Naming, suffixes: frozenset[str], recurs
     """
     result = Plan()
     sources: dict[Path | Url | None, Path] = {}  # source and its place below an output directory
-    texts, output = list(inputs), naming.output
+    texts, output, folders = list(inputs), naming.output, set[str]()
     if output == "":
         raise UsageError("--output: an empty name")
     if texts.count(STREAM) > 1:
@@ -97,7 +98,15 @@ def plan(inputs: Iterable[str], naming: Naming, suffixes: frozenset[str], recurs
         elif is_url(text):
             sources |= _in_store(text, suffixes, recursive)
         elif text and os.path.isdir(text):
-            sources |= _in_directory(Path(text), suffixes, recursive, result)
+            if os.path.realpath(text) in folders:
+                continue  # named twice, done once
+            folders.add(os.path.realpath(text))
+            try:
+                sources |= _in_directory(Path(text), suffixes, recursive, result)
+            except InputError as error:
+                if len(texts) == 1:
+                    raise
+                result.failures.append((Job(Path(text), None), error))
         elif text and not (_is_missing(text) and len(texts) == 1):
             sources.setdefault(Path(text), Path(Path(text).name))  # named twice, done once
         else:
@@ -158,6 +167,9 @@ def _in_directory(
 
     files: list[Path] = []
     for place, folders, names in os.walk(folder, onerror=failed, followlinks=False):
+        if recursive:
+            n_links = sum(os.path.islink(os.path.join(place, f)) for f in folders)
+            result.left_out["linked folder"] += n_links
         folders[:] = [] if not recursive else sorted(f for f in folders if f != _MACOS_FOLDER)
         for name in sorted(names):
             suffix = Path(name).suffix.lower()
@@ -167,22 +179,13 @@ def _in_directory(
                 files.append(Path(place) / name)
             elif suffix not in (EXTENSION, *_PARTIAL) and EXTENSION not in suffixes:
                 result.left_out[suffix or "no extension"] += 1
-    files = [path for path in files if os.path.isfile(path) or _is_hidden(path)]
+    result.left_out["pipe or device"] += sum(is_stream(path) for path in files)
+    result.left_out += Counter()  # forgets what there is none of
+    files = [path for path in files if not is_stream(path)]
     if not files and not result.failures:
         hint = "" if recursive else " (subdirectories need --recursive)"
         raise InputError(f"{printable(folder)}: nothing to do in this directory{hint}")
     return {path: path.relative_to(folder) for path in sorted(files)}
-
-
-def _is_hidden(path: Path) -> bool:
-    """Whether a file cannot be looked at, so that reading it will say why."""
-    try:
-        os.stat(path)
-    except PermissionError:
-        return True
-    except OSError:
-        pass
-    return False
 
 
 def _target(
@@ -201,6 +204,11 @@ def _target(
     return located(output)
 
 
+def is_named_as_file(output: str) -> bool:
+    """Whether an output that does not exist looks like the name of a file."""
+    return not is_directory(output) and Path(output).suffix.lower() in _FILES
+
+
 def is_directory(output: str) -> bool:
     """Whether an output names a directory: it exists as one, or ends in a slash."""
     return output.endswith(("/", os.sep)) or os.path.isdir(output)
@@ -212,6 +220,9 @@ def _check(is_batch: bool, has_folder: bool, n_inputs: int, output: str | None) 
     if has_folder and output != STREAM:
         if os.path.exists(output) and not os.path.isdir(output):
             raise UsageError(f"{printable(output)} is a file; a directory as input needs one")
+        if is_named_as_file(output):
+            name = printable(output)
+            raise UsageError(f"a directory as input needs one as output; say {name}/ to mean one")
     elif n_inputs > 1 and (output == STREAM or not is_directory(output)):
         raise UsageError(f"{n_inputs} inputs need a directory as output, not {printable(output)}")
     elif has_folder:
@@ -222,7 +233,8 @@ def _sort_out(jobs: list[Job], result: Plan, naming: Naming) -> None:
     """Keep the jobs whose output is theirs alone; the others become failures.
 
     Raises:
-        UsageError: the only job would overwrite its input.
+        UsageError: the only job would overwrite another input.
+        InputError: it would overwrite its own.
     """
     sources = {_key(job.source) for job in jobs if job.source is not None}
     targets: dict[str, list[Job]] = {}
@@ -234,16 +246,27 @@ def _sort_out(jobs: list[Job], result: Plan, naming: Naming) -> None:
         rivals = [printable(other.name) for other in targets[key]]
         target = printable(job.target)
         if key in sources:
-            problem = UsageError(f"{target} is an input; it would be overwritten")
+            problem: BkcError = UsageError(f"{target} is an input; it would be overwritten")
+            if naming.output is None and key == _key(job.source):
+                problem = _wrong_way(job, naming)
             if len(jobs) == 1:
                 raise problem
             result.failures.append((job, problem))
         elif len(rivals) > 1:
-            hint = "" if naming.keep_extension else "; --keep-extension keeps them apart"
+            differ = len({Path(other.name).name for other in targets[key]}) > 1
+            hint = "; --keep-extension keeps them apart" if differ else ""
             text = f"{' and '.join(rivals)} would {'both' if len(rivals) == 2 else 'all'} become "
             result.failures.append((job, UsageError(f"{text}{target}{hint}")))
         else:
             result.jobs.append(job)
+
+
+def _wrong_way(job: Job, naming: Naming) -> BkcError:
+    """What to say of an input that would become itself."""
+    name = printable(job.name)
+    if naming.extension == EXTENSION:
+        return InputError(f"{name} is a .bkc file; use decode")
+    return InputError(f"{name} is not a .bkc file; use encode")
 
 
 def _key(place: Path | Url | None) -> str:

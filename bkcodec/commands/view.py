@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,7 @@ def view(
     The page needs no network and no other file. FILE may be - for standard input. Without ORIGINAL,
     the page shows the decoded picture alone.
     """
-    if Path(file).is_dir():
+    if os.path.isdir(file):
         raise UsageError(f"{printable(file)} is a directory; view takes one file")
     (job,) = plan((file,), Naming(output, ".html"), frozenset({EXTENSION}), False).jobs
     _check(job.target, original, force)

@@ -89,10 +89,12 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
     """
     if isinstance(image, ImageFile.ImageFile):
         with contextlib.suppress(*DECODER_ERRORS):
-            exif, raw = image.getexif(), image.info.get("exif")
+            raw = image.info.get("exif")
             if isinstance(raw, bytes) and raw.startswith(2 * EXIF_PREFIX):
                 exif = Image.Exif()
                 exif.load(_bare(raw))
+            else:
+                exif = image.getexif()
             return _TURNS.get(exif.get(ORIENTATION, 1))
     return None
 
