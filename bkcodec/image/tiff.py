@@ -14,6 +14,7 @@ from bkcodec.errors import InputError
 
 _SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 255, 258, 259, 262
 _STRIPS, _ROWS, _STRIP_BYTES, _PLANAR, _SUB_DIRECTORIES = 273, 278, 279, 284, 330
+_ACROSS, _DOWN, _TILES = 322, 323, 324
 _COLOURS, _INK_SET, _SAMPLE_FORMAT, _SUBSAMPLING, _REFERENCE = 320, 332, 339, 530, 532
 _DNG_VERSION = 50706
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE, _CMYK, _YCBCR, _RAW = 0, 1, 3, 5, 6, (32803, 34892)
@@ -76,10 +77,13 @@ def tiff_samples(image: Image.Image) -> TiffSamples | None:
 
 
 def lacks_rows(image: Image.Image) -> bool:
-    """Whether strips of a TIFF image without compression are missing, or too short."""
+    """Whether strips or tiles of a TIFF image without compression are missing, or strips short."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return False
     tags = image.tag_v2
+    tiles, across, down = _all(tags, _TILES), _first(tags, _ACROSS), _first(tags, _DOWN)
+    if tiles and across and down:
+        return 0 in tiles or len(tiles) < -(-image.width // across) * -(-image.height // down)
     starts, sizes = _all(tags, _STRIPS), _all(tags, _STRIP_BYTES)
     if _first(tags, _COMPRESSION) not in (None, _UNCOMPRESSED) or not starts:
         return False

@@ -93,6 +93,14 @@ def test_uncompressed_ycbcr() -> None:
             read(tiff(np.asarray(photo), t262=6, **tags))
 
 
+def test_tiff_tiles_that_are_missing() -> None:
+    tile = np.zeros((16, 16, 3), np.uint8)
+    whole = tiff(tile, t322=16, t323=16, t324=8, t325=tile.nbytes)
+    assert read(whole).size == (16, 16)
+    with pytest.raises(InputError, match="rows are missing"):
+        read(tiff(tile, t256=32, t322=16, t323=16, t324=8, t325=tile.nbytes))
+
+
 @pytest.mark.parametrize(
     "tags", [{"t278": 8}, {"t273": 0}, {"t279": 100}], ids=["strip", "place", "length"]
 )
