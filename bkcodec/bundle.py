@@ -250,7 +250,7 @@ def _load(path: Path, mark: tuple[int, ...]) -> Bundle:
             raise UnsupportedError(
                 f"{path}: damaged (its SHA-256 is not the manifest's). Reinstall."
             )
-    if path.parent == installed_folder():
+    if path.parent == installed_folder().resolve():
         _check_installed(path, data)
     return _parse(path, data)
 
@@ -258,7 +258,7 @@ def _load(path: Path, mark: tuple[int, ...]) -> Bundle:
 def _check_installed(path: Path, data: bytes) -> None:
     """Refuse an installed bundle that is not what was recorded of it (UnsupportedError)."""
     digest = hashlib.sha256(data).hexdigest()
-    if any(b.path == path and b.sha256 != digest for b in installed_bundles()):
+    if any(b.path.resolve() == path and b.sha256 != digest for b in installed_bundles()):
         raise UnsupportedError(
             f"{path}: damaged (its SHA-256 is not what was recorded). "
             "Remove it with bkcodec models remove, and add it again."

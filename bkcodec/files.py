@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import re
 import secrets
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from io import BufferedWriter
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -96,7 +98,15 @@ def output_stream() -> BinaryIO:
     """
     if sys.stdout is None or sys.stdout.isatty():
         raise UsageError("standard output is closed or a terminal; redirect it")
-    return sys.stdout.buffer
+    return _unbuffered(sys.stdout.buffer)
+
+
+@lru_cache(1)
+def _unbuffered(stream: BinaryIO) -> BinaryIO:
+    """A stream that writes all it is given, also where Python was told not to buffer its own."""
+    if isinstance(stream, io.RawIOBase):
+        return cast(BinaryIO, io.BufferedWriter(stream))
+    return stream
 
 
 def write_stream(content: Content) -> None:

@@ -225,6 +225,7 @@ class EncodeOptions:
             target=self.target,
         )
         _ = self.metric_target  # refuses what is none
+        object.__setattr__(self, "regions", tuple(self.regions))  # it may be a generator
         if not all(isinstance(region, Region) for region in self.regions):
             raise UsageError("regions: not a sequence of Region")
         if self.quality_map is not None and not hasattr(self.quality_map, "convert"):

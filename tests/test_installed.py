@@ -148,6 +148,24 @@ def test_a_copy_that_was_changed_is_refused(own: Path) -> None:
         load_bundle(find_bundle("mine"))
 
 
+def test_a_copy_that_was_changed_is_refused_behind_a_link(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(own, None)
+    (tmp_path / "link").symlink_to(tmp_path / "home")
+    for home in (tmp_path / "link", tmp_path / "home" / ".." / "home"):
+        monkeypatch.setenv("BKCODEC_HOME", str(home))
+        (path,) = installed_folder().glob("*.safetensors")
+        data = bytearray(path.read_bytes())
+        data[-5] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(UnsupportedError, match="SHA-256"):
+            load_bundle(path)
+        data[-5] ^= 1
+        path.write_bytes(data)
+        load_bundle(path)
+
+
 def test_a_damaged_record_is_named_and_stops_no_one_else(own: Path) -> None:
     install(own)
     (installed_folder() / "own.json").write_text("[" * 100_000)

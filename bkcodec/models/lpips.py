@@ -41,6 +41,8 @@ class Lpips(nn.Module):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
+        if not path.is_file():  # a pipe would be waited for
+            raise InputError(f"{path}: not a file of LPIPS weights (no such file)")
         try:
             arrays = {k.removeprefix("lpips."): v.float() for k, v in load_file(path).items()}
             self.kind = _kind_of(arrays)
