@@ -102,7 +102,10 @@ class Encoding:
         else:
             encoded = self._plain(options.level)
         if self.searches:
-            return self._improved(encoded, limit, tell)
+            with extra("torch", "--effort"):
+                from bkcodec.coding.latent import own_state
+            with own_state():
+                return self._improved(encoded, limit, tell)
         return encoded if y is None else self._with_hints(encoded, y)
 
     def _frame(self) -> Container:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,18 @@ WHOLE = 48 * 36  # cells up to which a picture is searched as a whole
 CORE, HALO = 32, 12  # cells of a window of a larger one, and around it
 LPIPS_WEIGHT = 0.1  # against 1 - MS-SSIM
 CHECK = 10  # iterations after which it is measured what they gained
+
+
+@contextmanager
+def own_state() -> Iterator[None]:
+    """PyTorch as a search needs it, whatever is set around; random numbers there stay the same."""
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.random.fork_rng(devices=[]),
+    ):
+        yield
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,18 @@ def test_a_search_gives_smaller_files_of_the_same_quality(photo: Image.Image) ->
     assert again == found, "the same file again"
 
 
+def test_the_state_of_pytorch_around_it_does_not_matter(photo: Image.Image) -> None:
+    options = EncodeOptions(quality=40, effort=1)
+    plain = bkcodec.encode(photo, options)
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    for around in (torch.no_grad(), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16)):
+        torch.manual_seed(1)
+        with around:
+            assert Codec().encode(photo, options) == plain
+        assert torch.equal(torch.rand(1), expected)
+
+
 def test_a_size_is_never_exceeded(photo: Image.Image) -> None:
     plain = bkcodec.encode(photo, EncodeOptions(target_size=2000))
     found = bkcodec.encode(photo, EncodeOptions(target_size=2000, effort=2, tune="psnr"))
