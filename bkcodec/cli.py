@@ -132,7 +132,7 @@ def run() -> None:
         if is_out_of_memory(error):
             _fail("out of memory", LimitError.exit_code)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            _fail(f"standard output: cannot be written: {error.strerror}", 1)
+            _fail(f"cannot be written: {error.strerror}", 1)
         _fail(f"unexpected {type(error).__name__}: {first_line(error)}", 1)
 
 

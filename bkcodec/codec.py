@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 OWN_UNET = Backbone(unet="own")
 READ, WHOLE = 3, 7  # bytes of a pixel that is read; of a decoded one, as array and as image
-HINT_BYTES = 7  # of the section with timestep and seed, at most
 
 _TURN = threading.RLock()
 

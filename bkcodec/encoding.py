@@ -102,10 +102,7 @@ class Encoding:
         else:
             encoded = self._plain(options.level)
         if self.searches:
-            with extra("torch", "--effort"):
-                from bkcodec.coding.latent import own_state
-            with own_state():
-                return self._improved(encoded, limit, tell)
+            return self._improved(encoded, limit, tell)
         return encoded if y is None else self._with_hints(encoded, y)
 
     def _frame(self) -> Container:
@@ -187,32 +184,30 @@ class Encoding:
         assert isinstance(coder, IntegerCoder) and isinstance(prior, ContextPrior)
         with extra("torch", "--effort"):
             from bkcodec.coding.effort import Effort, Photo
-            from bkcodec.coding.latent import Goal, LatentSearch
+            from bkcodec.coding.latent import Goal, LatentSearch, own_state
             from bkcodec.models.lpips import Lpips
 
-        lpips = None if options.lpips is None else Lpips(Path(options.lpips))
-        goal = Goal(TUNES[options.tune], lpips=lpips)
-        search = LatentSearch(self.codec.model, prior)
-        photo = Photo(
-            self.picture.rgb,
-            self._levels,
-            lambda level: coder.encoder.scaled(self.z, self._levels(level)),
-            self._packed,
-            len,
-            lambda file, level: self._shown(file.symbols, self._levels(level)),
-        )
-        effort = Effort(search, photo, goal, options.effort, self.deadline, tell)
         level, target = plain.container.level, options.metric_target
-        with out_of_memory(ADVICE):
+        with own_state(), out_of_memory(ADVICE):
+            lpips = None if options.lpips is None else Lpips(Path(options.lpips))
+            photo = Photo(
+                self.picture.rgb,
+                self._levels,
+                lambda level: coder.encoder.scaled(self.z, self._levels(level)),
+                self._packed,
+                len,
+                lambda file, level: self._shown(file.symbols, self._levels(level)),
+            )
+            goal = Goal(TUNES[options.tune], lpips=lpips)
+            search = LatentSearch(self.codec.model, prior)
+            effort = Effort(search, photo, goal, options.effort, self.deadline, tell)
             if limit is not None:
                 return effort.at_size(plain, level, limit)
             if target is None or plain.reached is None:
                 return effort.at_quality(plain, level)
+            best = plain, plain.reached
             file, value = effort.at_value(
-                (plain, plain.reached),
-                level,
-                target.value,
-                lambda file: self._measured(file, target),
+                best, level, target.value, lambda file: self._measured(file, target)
             )
             return replace(file, reached=value)
 

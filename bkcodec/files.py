@@ -98,11 +98,11 @@ def output_stream() -> BinaryIO:
     """
     if sys.stdout is None or sys.stdout.isatty():
         raise UsageError("standard output is closed or a terminal; redirect it")
-    return _unbuffered(sys.stdout.buffer)
+    return _buffered(sys.stdout.buffer)
 
 
 @lru_cache(1)
-def _unbuffered(stream: BinaryIO) -> BinaryIO:
+def _buffered(stream: BinaryIO) -> BinaryIO:
     """A stream that writes all it is given, also where Python was told not to buffer its own."""
     if isinstance(stream, io.RawIOBase):
         return cast(BinaryIO, io.BufferedWriter(stream))

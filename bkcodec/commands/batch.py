@@ -205,7 +205,7 @@ def _progress(
     task = progress.add_task(activity, total=n_jobs if n_jobs > 1 else None)
 
     def tell(share: float, saved: float | None) -> None:
-        gain = "" if saved is None else f", {100 * saved:.1f} % smaller so far"
+        gain = "" if saved is None else f", {100 * max(0.0, saved):.1f} % smaller so far"
         progress.update(task, total=1, completed=share, description=activity + gain)
 
     timer = threading.Timer(PATIENCE, progress.start)

@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, PngImagePlugin
 
 from bkcodec.errors import InputError, LimitError
+from bkcodec.image import png, tiff
 from bkcodec.image.jpeg import is_complete, n_scans
 from bkcodec.image.metadata import DECODER_ERRORS
-from bkcodec.image.png import lacks_rows
-from bkcodec.image.tiff import directories
 from bkcodec.options import Limits
 from bkcodec.tiling import check_pixels
 
@@ -92,13 +91,16 @@ def load_pixels(image: Image.Image, accept_damaged: bool = False) -> bool:
         InputError: damaged.
     """
     file = image.fp if isinstance(image, ImageFile.ImageFile) else None
+    missing = InputError(f"damaged {image.format} image: rows are missing")
+    lacks_rows = tiff.lacks_rows(image)
+    if lacks_rows and not accept_damaged:
+        raise missing
     try:
         image.load()
-        if file is None or not _ends_early(image, file):
-            return False
-        if not accept_damaged:
-            raise InputError("damaged PNG image: rows are missing")
-        return True
+        lacks_rows = lacks_rows or (file is not None and _ends_early(image, file))
+        if lacks_rows and not accept_damaged:
+            raise missing
+        return lacks_rows
     except DECODER_ERRORS as error:
         if "unknown raw mode" in str(error):
             raise InputError("samples that lie in an unusual way; save them interleaved") from error
@@ -123,7 +125,7 @@ def n_frames(fo: BinaryIO, image: Image.Image) -> int:
         if image.format == "GIF":
             return min(MAX_FRAMES, sum(1 for _ in zip(_gif_frames(fo), range(MAX_FRAMES))))  # noqa: B905
         if image.format == "TIFF":
-            return min(MAX_FRAMES, sum(1 for _ in zip(directories(fo), range(MAX_FRAMES))))  # noqa: B905
+            return min(MAX_FRAMES, sum(1 for _ in zip(tiff.directories(fo), range(MAX_FRAMES))))  # noqa: B905
         return min(MAX_FRAMES, int(getattr(image, "n_frames", 1)))
     return 1
 
@@ -273,7 +275,7 @@ def _ends_early(image: Image.Image, fo: IO[bytes]) -> bool:
     if image.format != "PNG" or np.asarray(image.crop(last)).any():
         return False
     with contextlib.suppress(*DECODER_ERRORS, zlib.error):
-        return lacks_rows(fo)
+        return png.lacks_rows(fo)
     return False
 
 

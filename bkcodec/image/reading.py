@@ -30,7 +30,7 @@ from bkcodec.image.profiles import (
     space_of,
     to_srgb,
 )
-from bkcodec.image.tiff import TiffSamples, lacks_rows, tiff_samples
+from bkcodec.image.tiff import TiffSamples, tiff_samples
 from bkcodec.metadata import Metadata
 from bkcodec.options import Limits
 
@@ -77,8 +77,6 @@ def picture_from_image(image: Image.Image, accept_damaged: bool = False) -> Pict
     if not image.width * image.height:
         raise InputError(f"{image.width} x {image.height} pixels: nothing to encode")
     samples = tiff_samples(image)
-    if lacks_rows(image) and not accept_damaged:
-        raise InputError("damaged TIFF image: rows are missing")
     facts = _facts(image)
     notes = ["damaged: what is missing was filled"] if load_pixels(image, accept_damaged) else []
     try:

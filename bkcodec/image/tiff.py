@@ -6,7 +6,8 @@ import contextlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from itertools import islice
+from typing import IO, Any, BinaryIO
 
 from PIL import Image, ImagePalette, TiffImagePlugin
 
@@ -98,17 +99,22 @@ def lacks_rows(image: Image.Image) -> bool:
     return len(sizes) >= len(rows) and any(n < row * m for n, m in zip(sizes, rows, strict=False))
 
 
-def directories(fo: BinaryIO) -> Iterator[dict[int, tuple[int, ...]]]:
+def directories(
+    fo: BinaryIO | IO[bytes], below: bool = False
+) -> Iterator[dict[int, tuple[int, ...]]]:
     """The directories of a TIFF or BigTIFF file, one after the other: whole numbers by tag.
 
-    At most the first four values of each tag.
+    At most the first four values of each tag. ``below``: those of sub-images too.
     """
     reader = _Reader(fo)
-    place, seen = reader.first, set[int]()
-    while place and place not in seen:
-        seen.add(place)
-        tags, place = reader.directory(place)
-        yield tags
+    waiting, seen = [reader.first], {0}
+    while waiting:
+        place = waiting.pop()
+        if place not in seen:
+            seen.add(place)
+            tags, following = reader.directory(place)
+            yield tags
+            waiting += [following, *(tags.get(_SUB_DIRECTORIES, ()) if below else ())]
 
 
 def _photometrics(image: TiffImagePlugin.TiffImageFile) -> set[int]:
@@ -118,16 +124,8 @@ def _photometrics(image: TiffImagePlugin.TiffImageFile) -> set[int]:
         return found
     place = image.fp.tell()
     with contextlib.suppress(struct.error, KeyError, ValueError, OSError, OverflowError):
-        reader = _Reader(image.fp)
-        waiting, seen = [reader.first], set[int]()
-        while waiting and len(seen) < _MAX_DIRECTORIES:
-            directory = waiting.pop()
-            if directory in seen:
-                continue
-            seen.add(directory)
-            tags, following = reader.directory(directory)
+        for tags in islice(directories(image.fp, below=True), _MAX_DIRECTORIES):
             found |= set(tags.get(_PHOTOMETRIC, ())[:1])
-            waiting += [*tags.get(_SUB_DIRECTORIES, ()), *([following] if following else [])]
     image.fp.seek(place)
     return found
 

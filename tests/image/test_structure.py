@@ -113,6 +113,12 @@ def test_tiff_rows_that_are_missing(tags: dict[str, object]) -> None:
         read(data)
 
 
+def test_tiff_rows_that_are_filled_are_said() -> None:
+    image = open_header(io.BytesIO(tiff(RGB, t278=8)))
+    filled = picture_from_image(image, accept_damaged=True)
+    assert "damaged" in filled.notes[0] and np.array_equal(filled.rgb[:8], RGB[:8])
+
+
 def two_directories(second: dict[int, int], is_sub: bool) -> bytes:
     """An RGB TIFF file and another directory: the next one, or one below."""
     data = bytearray(tiff(RGB, **({"t330": 1} if is_sub else {})))
