@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,18 +111,26 @@ def test_pipes(shard: Path, members: dict[str, bytes]) -> None:
     assert b"3 converted" in done.stderr
 
 
-def test_a_pipe_gets_the_beginning_at_once(shard: Path, here: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_pipe_gets_the_beginning_at_once(unbuffered: str, here: Path) -> None:
     """Nothing waits for the end of a shard: what is finished goes out."""
-    command = [sys.executable, "-m", "bkcodec", "encode", "-", "--tar", "-o", "-"]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
-    )
-    assert process.stdin is not None and process.stdout is not None
     write("large.tar", {"a.bin": os.urandom(2**21)})
-    process.stdin.write(Path("large.tar").read_bytes()[: 2**20])
-    assert process.stdout.read(2**19)  # while half of the member is missing
-    process.kill()
-    process.communicate()
+    begin = Path("large.tar").read_bytes()[: 2**20]
+    with subprocess.Popen(
+        [sys.executable, "-m", "bkcodec", "encode", "-", "--tar", "-o", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        watch = threading.Timer(60, process.kill)
+        watch.start()
+        process.stdin.write(begin)
+        process.stdin.flush()
+        assert process.stdout.read(2**19) == begin[: 2**19]  # while half of the member is missing
+        watch.cancel()
+        process.kill()
 
 
 def test_failures_are_listed(
