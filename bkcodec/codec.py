@@ -107,7 +107,8 @@ class Codec:
         options = options or EncodeOptions()
         model = None if options.model == EncodeOptions().model else options.model
         _check(self, model, options.device)
-        image = image_from(photo)
+        with out_of_memory(ADVICE):
+            image = image_from(photo)
         self.check_memory(*image.size, options.tile, beside=READ)
         picture = picture_from_image(image)
         return self.encode_picture(picture, options).data

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from numbers import Integral, Real
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
 
 from bkcodec.coding.targets import Target
 from bkcodec.errors import UsageError
@@ -30,6 +32,7 @@ SCHEDULERS = ("ddim", "dpm++", "euler", "lcm")
 UNETS = ("auto", "own", "bk-sdm")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 ROI_STEPS = 30.0  # points of quality that a region gets where nobody says how many
+FAR = 2**31 - 1  # pixels, more than any picture has along a side
 AS_ASKED = 128  # grey of a quality map; a step of grey is half a point of quality
 
 
@@ -60,15 +63,30 @@ def at_most_one(**options: object) -> None:
         raise UsageError(f"{' and '.join(given)} exclude each other")
 
 
-def in_range(name: str, value: float | None, low: float, high: float) -> None:
-    """Refuse a number outside of low..high (UsageError); None is not given."""
-    if value is not None and not low <= value <= high:
+def in_range(name: str, value: Any, low: float, high: float, whole: bool = False) -> None:
+    """Refuse what is no (whole) number in low..high (UsageError)."""
+    kind: type[Any] = Integral if whole else Real
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise UsageError(f"{name} {value!r}: not a {'whole ' if whole else ''}number")
+    if not low <= value <= high:
         raise UsageError(f"{name} {value}: not in {low}..{high}")
+
+
+def unless_none(name: str, value: Any, low: float, high: float, whole: bool = False) -> None:
+    """The same, where None means that nothing is asked for."""
+    if value is not None:
+        in_range(name, value, low, high, whole)
+
+
+def is_a(name: str, value: object, kind: type) -> None:
+    """Refuse a value of another type (UsageError)."""
+    if not isinstance(value, kind):
+        raise UsageError(f"{name} {value!r}: not a {kind.__name__}")
 
 
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Refuse a word that is none of the choices (UsageError)."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise UsageError(f"{name} {value!r}: not one of {', '.join(choices)}")
 
 
@@ -132,6 +150,8 @@ class Region:
     steps: float = ROI_STEPS
 
     def __post_init__(self) -> None:
+        for name in ("x", "y", "width", "height"):
+            in_range(f"a region's {name}", getattr(self, name), -FAR, FAR, whole=True)
         if min(self.x, self.y) < 0 or min(self.width, self.height) < 1:
             raise UsageError(f"region {self}: outside of any picture, or empty")
         in_range("a region's steps of quality", self.steps, -100, 100)
@@ -225,30 +245,55 @@ class EncodeOptions:
             target=self.target,
         )
         _ = self.metric_target  # refuses what is none
-        object.__setattr__(self, "regions", tuple(self.regions))  # it may be a generator
-        if not all(isinstance(region, Region) for region in self.regions):
-            raise UsageError("regions: not a sequence of Region")
+        for name in ("target_bpp", "target_size"):
+            target = getattr(self, name)
+            unless_none(name, target, 0, float("inf"), whole=name == "target_size")
+            if target in (0, float("inf")):
+                raise UsageError(f"{name} {target}: must be above 0 and finite")
+        unless_none("quality", self.quality, 0, 100)
+        unless_none("tile", self.tile, 0, float("inf"), whole=True)
+        unless_none("max_side", self.max_side, 1, float("inf"), whole=True)
+        unless_none("timeout", self.timeout, 0, float("inf"))
+        one_of("device", self.device, DEVICES)
+        is_a("backbone", self.backbone, Backbone)
+        if not isinstance(self.model, str | PathLike):
+            raise UsageError(f"model {self.model!r}: neither a name nor a path")
+        object.__setattr__(self, "model", fspath(self.model))
+        self._check_map()
+        self._check_search()
+        self._check_strip()
+        check_alpha(self.alpha)
+
+    def _check_map(self) -> None:
+        try:  # it may be a generator
+            object.__setattr__(self, "regions", tuple(self.regions))
+        except TypeError as error:
+            raise UsageError("regions: not a sequence of Region") from error
+        for region in self.regions:
+            is_a("region", region, Region)
         if self.quality_map is not None and not hasattr(self.quality_map, "convert"):
             raise UsageError("quality_map: not a Pillow image")
-        in_range("quality", self.quality, 0, 100)
-        in_range("effort", self.effort, 0, MAX_EFFORT)
+
+    def _check_search(self) -> None:
+        in_range("effort", self.effort, 0, MAX_EFFORT, whole=True)
         one_of("tune", self.tune, tuple(TUNES))
         if (self.tune == "lpips") != (self.lpips is not None):
             raise UsageError("the tune lpips, and no other, needs a file of LPIPS's weights")
-        in_range("tile", self.tile, 0, float("inf"))
-        one_of("device", self.device, DEVICES)
-        for name, target in (("target_bpp", self.target_bpp), ("target_size", self.target_size)):
-            if target is not None and not 0 < target < float("inf"):
-                raise UsageError(f"{name} {target}: must be above 0 and finite")
-        if self.timeout is not None and not self.timeout >= 0:
-            raise UsageError(f"timeout {self.timeout}: must be a number of seconds, 0 or more")
-        in_range("max_side", self.max_side, 1, float("inf"))
+        if self.tune != "balanced" and not self.effort:
+            raise UsageError("a tune matters to a search: effort 1 to 9")
+
+    def _check_strip(self) -> None:
+        strip: Any = self.strip
+        try:
+            strip = {strip} if isinstance(strip, str) else strip
+            object.__setattr__(self, "strip", frozenset(strip))
+        except TypeError as error:
+            raise UsageError(f"strip {strip!r}: not a set of words") from error
         if self.strip - set(STRIPPED):
-            unknown = ", ".join(sorted(self.strip - set(STRIPPED)))
+            unknown = ", ".join(sorted(map(str, self.strip - set(STRIPPED))))
             raise UsageError(f"strip {unknown}: not one of {', '.join(STRIPPED)}")
         if self.keep_thumbnail and {"exif", "thumbnail"} & self.strip:
             raise UsageError("a thumbnail cannot be kept and stripped")
-        check_alpha(self.alpha)
 
     @property
     def level(self) -> int:
@@ -264,7 +309,10 @@ class EncodeOptions:
     @property
     def metric_target(self) -> Target | None:
         """What the decoded picture has to reach."""
-        return None if self.target is None else Target.parse(self.target)
+        if self.target is None:
+            return None
+        is_a("target", self.target, str)
+        return Target.parse(self.target)
 
     @property
     def has_target(self) -> bool:
@@ -311,10 +359,14 @@ class DecodeOptions:
     model_path: str | None = None
 
     def __post_init__(self) -> None:
-        in_range("steps", self.steps, 1, MAX_STEPS)
-        in_range("realism", self.realism, 0, 1)
-        in_range("seed", self.seed, 0, MAX_SEED)
-        in_range("tile", self.tile, 0, float("inf"))
+        in_range("steps", self.steps, 1, MAX_STEPS, whole=True)
+        unless_none("realism", self.realism, 0, 1)
+        unless_none("seed", self.seed, 0, MAX_SEED, whole=True)
+        unless_none("tile", self.tile, 0, float("inf"), whole=True)
+        is_a("limits", self.limits, Limits)
+        is_a("backbone", self.backbone, Backbone)
+        if self.model_path is not None:
+            is_a("model_path", self.model_path, str)
         one_of("device", self.device, DEVICES)
         one_of("scheduler", self.scheduler, SCHEDULERS)
 
@@ -325,6 +377,7 @@ class DecodeOptions:
 
 def check_alpha(alpha: str) -> None:
     """Refuse what is neither keep, drop nor a colour (UsageError)."""
+    is_a("alpha", alpha, str)
     if alpha in ("keep", "drop"):
         return
     from PIL import ImageColor

@@ -17,6 +17,7 @@ wrapped for paths in this format, which appear whole or not at all.
 
 from __future__ import annotations
 
+import errno
 import functools
 import io
 import os
@@ -86,7 +87,7 @@ def _encoded(image: Image.Image, keywords: dict[str, Any]) -> bytes:
     """The file of an image.
 
     Raises:
-        TypeError: a keyword that is none of ours.
+        TypeError: a keyword that is none of ours, or metadata that are not bytes.
     """
     from bkcodec.codec import encode
 
@@ -95,13 +96,13 @@ def _encoded(image: Image.Image, keywords: dict[str, Any]) -> bytes:
         known = ", ".join((*_OPTIONS, *_METADATA))
         raise TypeError(f"saving as .bkc takes {known}, not {', '.join(sorted(unknown))}")
     options = {name: keywords[name] for name in _OPTIONS if name in keywords}
-    if "strip" in options:
-        strip = options["strip"]
-        options["strip"] = frozenset([strip] if isinstance(strip, str) else strip)
     described = image.copy()
     metadata = {name: keywords[name] for name in _METADATA if name in keywords}
     if isinstance(metadata.get("exif"), Image.Exif):
         metadata["exif"] = metadata["exif"].tobytes()
+    for name, block in metadata.items():
+        if not isinstance(block, bytes | None):
+            raise TypeError(f"{name} is bytes, not {type(block).__name__}")
     described.info.update(metadata)
     return encode(described, EncodeOptions(**options))
 
@@ -115,6 +116,8 @@ def _saving_whole(save: Any) -> Any:
             path = Path(os.fsdecode(fp))
             name = format or (_FORMAT if path.suffix.lower() == _EXTENSION else "")
             if name.upper() == _FORMAT:
+                if not path.parent.is_dir():  # as for other formats
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
                 write_whole(path, _encoded(image, params), force=True)
                 return
         save(image, fp, format, **params)

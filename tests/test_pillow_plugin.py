@@ -84,3 +84,16 @@ def test_decoding_options_of_an_image(bkc: bytes) -> None:
     expected = bkcodec.decode(bkc, other.decode_options)
     assert np.array_equal(np.asarray(other), np.asarray(expected))
     assert not np.array_equal(np.asarray(plain), np.asarray(expected))
+
+
+def test_metadata_of_another_type_are_refused(small: Image.Image, tmp_path: Path) -> None:
+    for name in ("icc_profile", "exif", "xmp"):
+        with pytest.raises(TypeError, match=f"{name} is bytes, not str"):
+            small.save(tmp_path / "a.bkc", **{name: "text"})
+    small.save(tmp_path / "a.bkc", icc_profile=None, exif=None)
+
+
+def test_a_folder_that_is_missing_is_not_made(small: Image.Image, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        small.save(tmp_path / "no" / "a.bkc")
+    assert not (tmp_path / "no").exists()

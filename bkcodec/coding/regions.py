@@ -94,7 +94,11 @@ def _blocks(begin: int, length: int, scale: float) -> tuple[int, int]:
 def _map_offsets(grey_map: Image.Image, size: tuple[int, int], side: int) -> NDArray[np.int64]:
     step = side // _SAMPLES
     samples = -(-size[0] // step), -(-size[1] // step)
-    grey = np.asarray(grey_map.convert("L").resize(samples, Image.Resampling.BOX), np.float64)
+    try:
+        grey_map = grey_map.convert("L")
+    except ValueError as error:  # Lab, or closed
+        raise UsageError(f"quality_map: cannot be made grey: {error}") from error
+    grey = np.asarray(grey_map.resize(samples, Image.Resampling.BOX), np.float64)
     edges = [(0, -n % _SAMPLES) for n in grey.shape]
     padded = np.pad(grey, edges, mode="edge")
     blocks = padded.reshape(len(padded) // _SAMPLES, _SAMPLES, -1, _SAMPLES).mean(axis=(1, 3))

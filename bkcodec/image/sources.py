@@ -40,7 +40,7 @@ def image_from(source: PhotoSource, limits: Limits = Limits()) -> Image.Image:  
     if isinstance(source, Image.Image):
         return source
     if isinstance(source, np.ndarray):
-        channels = 1 if source.ndim == 2 else source.shape[-1]
+        channels = source.shape[-1] if source.ndim == 3 else 1
         if source.ndim not in (2, 3) or channels not in _KINDS.get(source.dtype, ()):
             raise TypeError(
                 f"an array of {source.dtype} {list(source.shape)}; uint8 [H, W] or [H, W, 1 to 4] "
