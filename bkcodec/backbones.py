@@ -58,7 +58,7 @@ def registered() -> list[Registered]:
             raise UnsupportedError(f"{printable(path)}: is no regular file")
         content = json.loads(path.read_text("utf-8"))["backbones"]
         return [Registered(str(e["name"]), Path(e["path"]), dict(e["files"])) for e in content]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnsupportedError(
@@ -81,7 +81,7 @@ def add(directory: Path, name: str) -> Registered:
     if not any(k.endswith(".safetensors") for k in files):
         raise InputError(f"{printable(directory)}: no .safetensors file in diffusers layout")
     entry = Registered(name, directory.resolve(), files)
-    with _locked():
+    with locked():
         _write([e for e in registered() if e.name != name] + [entry])
     return entry
 
@@ -92,7 +92,7 @@ def remove(name: str) -> None:
     Raises:
         InputError: no such name.
     """
-    with _locked():
+    with locked():
         entries = registered()
         kept = [e for e in entries if e.name != name]
         if len(kept) == len(entries):
@@ -101,7 +101,7 @@ def remove(name: str) -> None:
 
 
 @contextmanager
-def _locked() -> Iterator[None]:
+def locked() -> Iterator[None]:
     """Between reading the registry and writing it, no other process does."""
     from filelock import FileLock, Timeout
 

@@ -8,6 +8,7 @@ import io
 import os
 import re
 import secrets
+import select
 import shutil
 import sys
 import tempfile
@@ -59,8 +60,8 @@ def read_whole(path: Path | Url | None, limit: Limit, magic: bytes = b"") -> byt
         else:
             with path.open("rb") as file:
                 data = read_limited(file, limit, magic)
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # the latter: a name with a NUL
+        raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not data:
         raise InputError("the input is empty")
     if not data.startswith(magic):
@@ -77,14 +78,28 @@ def read_limited(file: BinaryIO, limit: Limit, magic: bytes = b"") -> bytes:
     Raises:
         LimitError: longer than ``limit`` allows.
     """
-    data = bytearray(file.read(len(magic)))
+    data = bytearray(read_up_to(file, len(magic)))
     if data == magic:
-        while chunk := file.read(_CHUNK):
+        while chunk := read_up_to(file, _CHUNK):
             data += chunk
             largest = limit(bytes(data[:_HEAD])) if callable(limit) else limit
             if len(data) > largest:
                 raise LimitError(f"file larger than the limit of {largest} bytes")
     return bytes(data)
+
+
+def read_up_to(file: BinaryIO, n_bytes: int) -> bytes:
+    """So many bytes, or what there is to the end, also where a pipe gives less, or nothing yet."""
+    data: bytes | None = file.read(n_bytes)
+    if data is not None and len(data) in (0, n_bytes):
+        return data
+    pieces = bytearray(data or b"")
+    while len(pieces) < n_bytes and (data is None or data):
+        if data is None:  # somebody made the pipe one that does not wait
+            select.select([file], [], [])
+        data = file.read(n_bytes - len(pieces))
+        pieces += data or b""
+    return bytes(pieces)
 
 
 Content = bytes | Callable[[BinaryIO], object]  # or what writes it into an open file

@@ -39,6 +39,12 @@ def install(source: Path, name: str | None = None) -> BundleInfo:
     """
     bundle = load_bundle(source)
     _try_out(bundle)
+    with backbones.locked():
+        return _recorded(bundle, source, name)
+
+
+def _recorded(bundle: Bundle, source: Path, name: str | None) -> BundleInfo:
+    """The copy of a bundle that can be used."""
     data = source.read_bytes()
     name = bundle.name if name is None else name
     if not _NAME.fullmatch(name):

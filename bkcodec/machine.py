@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +31,7 @@ ADVICE = (  # where coding needs too much memory
 INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")  # that kernels use
 _M_ARENA_MAX = -8  # of glibc's mallopt
 _CGROUP = Path("/sys/fs/cgroup")
+_MAX_THREADS = 1024
 _SETTINGS = {"threads": 0}  # for each network of this process; 0 = as the machine has them
 
 
@@ -177,7 +179,7 @@ def n_threads() -> int:
     wish = os.environ.get("OMP_NUM_THREADS", "")
     usable = getattr(os, "sched_getaffinity", None)  # not everywhere
     cores = len(usable(0)) if usable is not None else n_cores()
-    return max(1, int(wish)) if wish.isdecimal() else cores
+    return min(max(1, int(wish)), _MAX_THREADS) if re.fullmatch("[0-9]{1,9}", wish) else cores
 
 
 def share_heap() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,6 +114,7 @@ def test_what_is_there_already(
     assert "the name lite is taken" in refused(3, other, "--name", "lite")
     folder = save_bk_sdm(tmp_path / "bk-sdm")
     assert "the name own is that of a bundle" in refused(3, folder, "--name", "own")
+    assert "a bundle that comes with bkcodec" in refused(3, folder, "--name", "lite")
     assert run("models", "add", folder, "--name", "parts") == 0
     assert "the name parts is taken" in refused(3, other, "--name", "parts")
     assert run("models", "add", other, "--name", "parts-2") == 0
@@ -185,3 +188,15 @@ def test_a_name_means_what_is_installed(
     (tmp_path / "own").write_bytes(b"something else")
     assert find_bundle("own") == path
     assert find_bundle(f".{os.sep}own") == Path("own")
+
+
+def test_one_of_several_at_the_same_time_installs(own: Path) -> None:
+    command = [sys.executable, "-m", "bkcodec", "models", "add", own, "--name"]
+    processes = [
+        subprocess.Popen([*command, name], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        for name in ("one", "two", "three")
+    ]
+    for process in processes:
+        process.communicate()
+    assert sorted(process.returncode for process in processes) == [0, 3, 3]
+    assert len(installed_bundles()) == 1

@@ -17,6 +17,7 @@ from bkcodec.commands.help import BACKBONE, MACHINE, MANY, OUTPUT, Group, Groupe
 from bkcodec.commands.paths import EXTENSION, Job, Naming, is_directory, is_folder, plan
 from bkcodec.commands.shared import Shared, shared_options
 from bkcodec.commands.tar import SHARDS, Change, Shards, run_shards, shard_options
+from bkcodec.commands.values import Number
 from bkcodec.container import Container, container_from_bytes, read_path
 from bkcodec.errors import UsageError
 from bkcodec.files import STREAM, printable
@@ -91,7 +92,7 @@ class _Decode(GroupedCommand):
 )
 @click.option(
     "--realism",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     help="How much of the denoising to apply: 0 takes what the hyper-decoder says, 1 the U-Net.  "
     "[default: 1; bk-sdm: 0.5 to 1 by quality]",
 )

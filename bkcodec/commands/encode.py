@@ -14,12 +14,12 @@ import click
 from bkcodec.commands import completion
 from bkcodec.commands.batch import Report, run_batch, silent, write_output
 from bkcodec.commands.help import BACKBONE, MACHINE, MANY, OUTPUT, Group, GroupedCommand
-from bkcodec.commands.paths import EXTENSION, Job, Naming, Plan, plan
+from bkcodec.commands.paths import EXTENSION, Job, Naming, Plan, is_directory, plan
 from bkcodec.commands.regions import Marks, region_options, scaled_map
 from bkcodec.commands.shared import Shared, shared_options
 from bkcodec.commands.sources import Source, read_source, source_from_bytes
 from bkcodec.commands.tar import SHARDS, Shards, run_shards, shard_options
-from bkcodec.commands.values import byte_size, strip
+from bkcodec.commands.values import Number, byte_size, strip
 from bkcodec.container import container_from_bytes, extra_bytes, read_path
 from bkcodec.errors import BkcError, UsageError
 from bkcodec.files import IMAGE_SUFFIXES, printable
@@ -72,7 +72,7 @@ class _Encode(GroupedCommand):
 @click.option(
     "-q",
     "--quality",
-    type=click.FloatRange(0, 100),
+    type=Number(0, 100),
     help="0 to 100 in half steps; higher is better.  [default: 50]",
 )
 @click.option(
@@ -83,7 +83,7 @@ class _Encode(GroupedCommand):
 )
 @click.option(
     "--target-bpp",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     help="Largest number of bits per pixel.",
 )
 @click.option(
@@ -135,7 +135,7 @@ class _Encode(GroupedCommand):
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0),
+    type=Number(0),
     metavar="SECONDS",
     help="After this time, searches (--target..., --effort) take the best so far.",
 )
@@ -252,7 +252,7 @@ class Extras:
     def check(self, plan: Plan, shared: Shared) -> None:
         """Refuse what does not apply (UsageError)."""
         suffix = Path(shared.output or "").suffix.lower()
-        if suffix in IMAGE_SUFFIXES and not Path(shared.output or "").is_dir():
+        if suffix in IMAGE_SUFFIXES and not is_directory(shared.output or ""):
             raise UsageError(
                 f"{printable(shared.output)}: encode writes .bkc files; to convert between other "
                 "formats, use another program"

@@ -71,6 +71,8 @@ def add(source: Path, name: str | None) -> None:
         return
     if name is None:
         raise UsageError("--name is needed for a directory")
+    if name in {b.name for b in shipped_bundles()}:
+        raise InputError(f"the name {name} is that of a bundle that comes with bkcodec")
     if name in {b.name for b in installed_bundles()}:
         raise InputError(f"the name {name} is that of a bundle; models remove frees it")
     for file, digest in backbones.add(source, name).files.items():

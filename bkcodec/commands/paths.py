@@ -107,10 +107,13 @@ def plan(inputs: Iterable[str], naming: Naming, suffixes: frozenset[str], recurs
                 if len(texts) == 1:
                     raise
                 result.failures.append((Job(Path(text), None), error))
-        elif text and not (_is_missing(text) and len(texts) == 1):
+        elif text and "\0" not in text and not (_is_missing(text) and len(texts) == 1):
             sources.setdefault(Path(text), Path(Path(text).name))  # named twice, done once
         else:
-            raise InputError(f"{printable(text)!r}: no such file")
+            missing = InputError(f"{printable(text)!r}: no such file")
+            if len(texts) == 1:
+                raise missing
+            result.failures.append((Job(Path(text), None), missing))
     n_inputs = len(sources) + len(result.failures)
     has_folder = any(is_folder(text) for text in texts if text)
     result.is_batch = has_folder or n_inputs > 1

@@ -12,7 +12,7 @@ from bkcodec.commands.train_request import Request, check
 from bkcodec.commands.train_resume import resumed
 from bkcodec.commands.train_talk import talk, what_comes_next
 from bkcodec.commands.train_work import carry_out
-from bkcodec.commands.values import pair, positive_range, weighted_folder
+from bkcodec.commands.values import Number, pair, positive_range, weighted_folder
 from bkcodec.options import DEVICES, MAX_SEED
 from bkcodec.train.phases import PHASES
 
@@ -54,7 +54,7 @@ FOLDER = click.Path(path_type=Path)
 )
 @click.option(
     "--rendered",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=0.0,
     show_default=True,
     help="Share of the crops that are drawn by the program: text, screens, diagrams, flat colours.",
@@ -67,33 +67,33 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--max-steps", type=click.IntRange(1), help="Length of the run in steps.")
 @click.option(
     "--max-minutes",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     help="Length of the run in minutes, from its beginning to its last file.",
 )
 @click.option(
     "--batch-size",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 4096),
     default=4,
     show_default=True,
     help="Crops per step and process.",
 )
 @click.option(
     "--image-size",
-    type=click.IntRange(176),
+    type=click.IntRange(176, 4096),
     default=256,
     show_default=True,
     help="Side of the square crops in pixels.",
 )
 @click.option(
     "--lr",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     default=1e-4,
     show_default=True,
     help="Learning rate.",
 )
 @click.option(
     "--decay",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Number(0, 1, min_open=True),
     default=1.0,
     show_default=True,
     help="Share of the run at the end in which the learning rate falls. For a run whose length is "
@@ -109,7 +109,7 @@ FOLDER = click.Path(path_type=Path)
 )
 @click.option(
     "--ms-ssim-weight",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=0.7,
     show_default=True,
     help="Share of MS-SSIM in the distortion, the rest is MSE.",
@@ -121,14 +121,14 @@ FOLDER = click.Path(path_type=Path)
 )
 @click.option(
     "--lpips-weight",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=0.0,
     show_default=True,
     help="Weight of LPIPS in the distortion.",
 )
 @click.option(
     "--adversarial-weight",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=0.0,
     show_default=True,
     help="Weight of a patch critic in the texture phase.",
@@ -136,7 +136,7 @@ FOLDER = click.Path(path_type=Path)
 @click.option(
     "--N",
     "N",
-    type=click.IntRange(8),
+    type=click.IntRange(8, 768),
     help="Width of the networks at 1/8 resolution.  [default: 128; 96 with a pretrained part]",
 )
 @click.option(
@@ -161,7 +161,7 @@ FOLDER = click.Path(path_type=Path)
 )
 @click.option(
     "--inner",
-    type=click.FloatRange(0.25, 2),
+    type=Number(0.25, 2),
     help="Width inside residual blocks, as a share of their channels.  [default: 0.5, or that "
     "of --init-from]",
 )
@@ -258,7 +258,7 @@ FOLDER = click.Path(path_type=Path)
 )
 @click.option(
     "--save-minutes",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     default=5.0,
     show_default=True,
     help="Time between validations with their checkpoints.",

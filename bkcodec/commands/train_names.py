@@ -8,6 +8,11 @@ from typing import Any
 
 import click
 
+from bkcodec.errors import BkcError
+from bkcodec.files import read_whole
+
+_MAX_CONFIG = 2**20  # bytes of a TOML file
+
 # Options of the training scripts that came before bkcodec, and what they are called here.
 FORMER_NAMES = {
     "--data_path": "--data",
@@ -47,8 +52,8 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     else:
         import tomli as tomllib
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        content = tomllib.loads(read_whole(path, _MAX_CONFIG).decode("utf-8"))
+    except (BkcError, ValueError) as error:
         raise click.BadParameter(f"{path}: {error}") from error
     names = {p.name: p for p in context.command.params}
     by_flag = {

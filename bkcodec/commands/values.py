@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,6 +14,17 @@ from bkcodec.options import METADATA, STRIPPED, quality_to_level
 SIZE_UNITS = {"": 1, "k": 1000, "ki": 1024, "m": 1_000_000, "mi": 1024**2}
 MIN_TILE = 256  # pixels; what overlaps grows: tiles of 64 took up to 91 times as long
 MAX_PAIR = 64
+
+
+class Number(click.FloatRange):
+    """A range of numbers, in which neither infinity nor what is no number is."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See click."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
 
 
 def byte_size(text: str) -> int:

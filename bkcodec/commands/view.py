@@ -23,7 +23,7 @@ from bkcodec.files import (
     write_whole,
 )
 from bkcodec.options import Backbone, DecodeOptions, Limits, level_to_quality
-from bkcodec.remote import Url
+from bkcodec.remote import Url, located
 
 if TYPE_CHECKING:
     from bkcodec.pages.view import Shown
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @click.command(context_settings={"max_content_width": 100})
 @click.argument("file", metavar="FILE", shell_complete=completion.files)
-@click.argument("original", required=False, type=click.Path(path_type=Path), metavar="[ORIGINAL]")
+@click.argument("original", required=False, metavar="[ORIGINAL]")
 @click.option(
     "-o",
     "--output",
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 @click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
 def view(
     file: str,
-    original: Path | None,
+    original: str | None,
     output: str | None,
     bk_sdm: str | None,
     model: str | None,
@@ -68,12 +68,13 @@ def view(
     if os.path.isdir(file):
         raise UsageError(f"{printable(file)} is a directory; view takes one file")
     (job,) = plan((file,), Naming(output, ".html"), frozenset({EXTENSION}), False).jobs
-    _check(job.target, original, force)
+    beside = None if original is None else located(original)
+    _check(job.target, beside, force)
     options = DecodeOptions(backbone=Backbone(bk_sdm), model_path=model)
 
     def work(job: Job) -> Report:
         data = read_path(job.source, options.limits)
-        page = _page(job.name, data, original, options)
+        page = _page(job.name, data, beside, options)
         if job.target is None:
             write_stream(page)
         else:
@@ -88,19 +89,19 @@ def view(
     exit_for([report])
 
 
-def _check(target: Path | Url | None, original: Path | None, force: bool) -> None:
+def _check(target: Path | Url | None, original: Path | Url | None, force: bool) -> None:
     """Refuse an output that is in the way, before anything is decoded."""
     if target is None:
         if force:
             raise UsageError("--force does not apply to standard output")
         return
-    if original is not None and isinstance(target, Path) and target.resolve() == original.resolve():
+    if original is not None and os.path.realpath(str(target)) == os.path.realpath(str(original)):
         raise UsageError(f"{printable(target)} is an input; it would be overwritten")
     if is_taken(target) and not force:
         raise in_the_way(target)
 
 
-def _page(name: str, data: bytes, original: Path | None, options: DecodeOptions) -> bytes:
+def _page(name: str, data: bytes, original: Path | Url | None, options: DecodeOptions) -> bytes:
     from bkcodec.codec import codec_for
     from bkcodec.pages.view import Shown, view_page
 
@@ -112,7 +113,7 @@ def _page(name: str, data: bytes, original: Path | None, options: DecodeOptions)
     return view_page(decoded, level_to_quality(container.level), beside)
 
 
-def _original(path: Path, container: Container, limits: Limits) -> Shown:
+def _original(path: Path | Url, container: Container, limits: Limits) -> Shown:
     """The original, upright; what is no picture of the file's size is refused before decoding."""
     from bkcodec.image.opening import open_header
     from bkcodec.image.picture import rows_from_picture

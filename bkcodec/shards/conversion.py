@@ -80,7 +80,7 @@ def convert(source: BinaryIO, target: BinaryIO, conversion: Conversion) -> Tally
         names = _Names()
         for member in shard:
             row.tally.members += 1
-            name = conversion.renamed(member.name)
+            name = None if member.is_folder else conversion.renamed(member.name)
             reason = _objection(member, name, names, conversion.max_bytes)
             if reason is not None:
                 row.keep(member, shard, Failure(member.name, reason))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from bkcodec.errors import InputError
-from bkcodec.files import printable
+from bkcodec.files import printable, read_up_to
 from bkcodec.remote import Url
 
 BLOCK = tarfile.BLOCKSIZE
@@ -238,7 +238,7 @@ class Shard:
 
     def _read(self, n_bytes: int) -> bytes:
         try:
-            data = self._file.read(n_bytes)
+            data = read_up_to(self._file, n_bytes)
         except EOFError:  # gzip's
             data = b""
         except (OSError, zlib.error) as error:

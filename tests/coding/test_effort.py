@@ -48,11 +48,23 @@ def test_the_state_of_pytorch_around_it_does_not_matter(photo: Image.Image) -> N
     plain = bkcodec.encode(photo, options)
     torch.manual_seed(1)
     expected = torch.rand(1)
-    for around in (torch.no_grad(), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16)):
+    contexts = (
+        torch.no_grad(),
+        torch.inference_mode(),
+        torch.autocast("cpu", torch.bfloat16),
+        torch.device("meta"),
+    )
+    for around in contexts:
         torch.manual_seed(1)
         with around:
             assert Codec().encode(photo, options) == plain
         assert torch.equal(torch.rand(1), expected)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert Codec().encode(photo, options) == plain
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_a_size_is_never_exceeded(photo: Image.Image) -> None:

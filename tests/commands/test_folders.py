@@ -31,6 +31,8 @@ def test_the_output_of_a_folder_is_one(here: Path, run: Run) -> None:
     assert run("encode", "photos", "-o", "coded") == 0
     assert run("decode", "coded", "-o", "back") == 0
     assert (here / "back" / "one.png").is_file()
+    assert run("encode", "photos", "-o", "album.jpg/") == 0  # a slash says that it is a folder
+    assert (here / "album.jpg" / "one.bkc").is_file()
 
 
 @pytest.mark.parametrize("command", ["encode", "decode"])

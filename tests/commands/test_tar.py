@@ -300,3 +300,14 @@ def test_usage(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("bkcodec: error: ") and words in line
     assert shard.read_bytes() == before and not Path("out").exists()
+
+
+def test_a_folder_is_no_photo_whatever_its_name(run: Run, here: Path) -> None:
+    with tarfile.open("s.tar", "w") as archive:
+        folder = tarfile.TarInfo("album.jpg")
+        folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+        archive.addfile(folder)
+    assert run("encode", "s.tar", "-o", "out/") == 0
+    with tarfile.open("out/s.tar") as archive:
+        (member,) = archive
+        assert member.isdir() and member.name == "album.jpg"

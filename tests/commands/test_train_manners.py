@@ -85,6 +85,26 @@ def test_what_cannot_be_resumed(
         assert text in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--lr", "nan"), "nan is not a finite number"),
+        (("--max-minutes", "inf"), "inf is not a finite number"),
+        (("--N", "100000000"), "not in the range"),
+        (("--config", "/dev/zero"), "larger than the limit"),
+    ],
+)
+def test_numbers_and_files_without_end(
+    run: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, str],
+    text: str,
+) -> None:
+    assert run("train", *arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert text in line
+
+
 def test_the_next_command_can_be_typed(
     train: Callable[..., int],
     run: Callable[..., int],

@@ -43,7 +43,9 @@ def test_the_pixels_are_those_of_the_decoder(here: Path, small: Image.Image, run
     decoded = decode((here / "one.bkc").read_bytes())
     assert np.array_equal(page["left"], decoded) and np.array_equal(page["right"], small)
     assert (page["width"], page["height"]) == small.size
+    assert run("view", "one.bkc", (here / "one.png").as_uri(), "-o", "url.html") == 0
     text = (here / "one.html").read_text()
+    assert text == (here / "url.html").read_text()
     assert f"PSNR {psnr(small, decoded):.2f} dB" in text
     assert f"{(here / 'one.bkc').stat().st_size:,} bytes" in text
     assert run("view", "two.bkc", "two.png", "-o", "grey.html") == 0
