@@ -1,7 +1,8 @@
 """Adds golden vectors: python scripts/make_vectors.py [VAE].
 
 With the directory of a pretrained VAE also those of the bundle bk-sdm. Files already in
-formats/vectors are left alone: once released, a vector never changes.
+formats/vectors are left alone: once released, a vector never changes. Their hashes are in SHA256SUMS
+there, as sha256sum writes and checks them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from bkcodec.options import Backbone
 
 ROOT = Path(__file__).resolve().parent.parent
 VECTORS = ROOT / "formats" / "vectors"
+SUMS = "SHA256SUMS"
 # A level map: an object in the middle, a coarser frame, rising to the right.
 OFFSETS = np.zeros((8, 12), np.int16)
 OFFSETS[:] = np.arange(12) * 3 - 20
@@ -86,6 +88,9 @@ def main() -> None:
             colours = image.convert(image.mode.removesuffix("A"))
             described["pixels_sha256"] = sha256(colours.tobytes()).hexdigest()
         (VECTORS / name).with_suffix(".json").write_text(json.dumps(described, indent=2) + "\n")
+        with (VECTORS / SUMS).open("a") as sums:
+            for path in (VECTORS / name, (VECTORS / name).with_suffix(".json")):
+                sums.write(f"{sha256(path.read_bytes()).hexdigest()}  {path.name}\n")
 
 
 if __name__ == "__main__":
