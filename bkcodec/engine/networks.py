@@ -73,7 +73,8 @@ class Builder:
         self, x: Value, exponent: float, limits: tuple[int, int], factor: Reals | float = 1.0
     ) -> Value:
         """x * factor on another grid, rounded and clipped."""
-        factors = np.atleast_1d(np.exp2(exponent - x.exponent) * factor).astype(np.float32)
+        with np.errstate(over="ignore"):  # bounds refuse what is infinite
+            factors = np.atleast_1d(np.exp2(exponent - x.exponent) * factor).astype(np.float32)
         index = self.program.add(Scale(factors, *limits), x.index)
         return Value(index, np.array([float(exponent)]))
 

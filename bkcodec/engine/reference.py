@@ -60,7 +60,8 @@ def apply(op: Op, x: list[Map], maps: Mapping[str, NDArray[np.generic]]) -> Map:
             flat = op.weight @ x[0].reshape(len(x[0]), -1) + op.bias[:, None]
             return np.asarray(flat.reshape(-1, *x[0].shape[1:]).astype(np.float32), np.float64)
         case Scale():
-            product = x[0].astype(np.float32) * op.factor[:, None, None]
+            with np.errstate(over="ignore"):  # what is too large is clipped
+                product = x[0].astype(np.float32) * op.factor[:, None, None]
             return np.rint(product).clip(op.low, op.high).astype(np.float64)
         case Film():
             gain, bias = (conditions_at(maps[f"{op.name}.{k}"], op.finer) for k in _FILM)
