@@ -13,7 +13,7 @@ KAITAI := .cache/ksc/node_modules/kaitai-struct-compiler
 	 kodak kodak-bk-sdm benchmark fuzz attacks faults audit clean
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^# make /make /p' Makefile
 	@echo "also: test-slow check format vectors sample man train-lite train-lite-gpu" \
 		"train-bk-sdm kodak kodak-bk-sdm benchmark fuzz attacks faults audit clean"
 

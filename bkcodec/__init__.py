@@ -61,6 +61,8 @@ _HOMES = {
     "info": "inspection",
 }
 
+_NEED_TORCH = ("models.compression", "coding.assembly")
+
 __all__ = [
     "Backbone",
     "BkSdmCompression",
@@ -89,7 +91,13 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"bkcodec.{_HOMES[name]}"), name)
+    home = _HOMES[name]
+    if home not in _NEED_TORCH:
+        return getattr(import_module(f"bkcodec.{home}"), name)
+    from bkcodec.errors import extra
+
+    with extra("torch", name):
+        return getattr(import_module(f"bkcodec.{home}"), name)
 
 
 def __dir__() -> list[str]:

@@ -96,7 +96,7 @@ def remove(name: str) -> None:
         entries = registered()
         kept = [e for e in entries if e.name != name]
         if len(kept) == len(entries):
-            raise InputError(f"no backbone {printable(name)} is recorded")
+            raise InputError(f"there is no bundle or backbone {printable(name)} to remove")
         _write(kept)
 
 

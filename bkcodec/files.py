@@ -49,7 +49,7 @@ def read_whole(path: Path | Url | None, limit: Limit, magic: bytes = b"") -> byt
 
     Raises:
         InputError: unreadable, or empty.
-        FormatError: another beginning.
+        FormatError: another beginning than ``magic``.
         LimitError: too long.
     """
     try:
@@ -60,10 +60,12 @@ def read_whole(path: Path | Url | None, limit: Limit, magic: bytes = b"") -> byt
         else:
             with path.open("rb") as file:
                 data = read_limited(file, limit, magic)
+    except FileNotFoundError as error:
+        raise InputError("no such file") from error
     except (OSError, ValueError) as error:  # the latter: a name with a NUL
         raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not data:
-        raise InputError("the input is empty")
+        raise (FormatError if magic else InputError)("the input is empty")
     if not data.startswith(magic):
         hint = "an image; use encode" if data.startswith(_IMAGES) else "wrong magic bytes"
         raise FormatError(f"not a .bkc file ({hint})")

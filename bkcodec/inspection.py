@@ -130,7 +130,7 @@ def text(name: str, values: dict[str, Any]) -> str:
     if v["timestep"] is not None or v["seed"]:
         lines.append(f"  hints     timestep {v['timestep']}, seed {v['seed']}")
     if v["level_map_bytes"]:
-        lines.append(f"  quality   differs over the picture, {v['level_map_bytes']} bytes")
+        lines.append(f"  map       of {v['level_map_bytes']} bytes; points of quality, added:")
         lines += [f"            {row}" for row in drawn(v["quality_offsets"] or [])]
     if "symbols_sha256" in v:
         lines.append(f"  symbols   {v['symbols_sha256']}")

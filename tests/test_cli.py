@@ -171,7 +171,7 @@ BAD_INPUT = [
     (["decode", "good.bkc", "--bk-sdm", "dir"], 2, "do not apply"),
     (["decode", "good.bkc", "-o", "folder"], 3, "folder"),
     (["info", "text.png"], 4, "not a .bkc file"),
-    (["info", "gone.bkc"], 3, "cannot be read"),
+    (["info", "gone.bkc"], 3, "gone.bkc: no such file"),
     (["info", "foreign.bkc", "--verify"], 5, "deadbeef"),
     (["info", "good.bkc", "--extract", "icc"], 2, "go together"),
     (["info", "good.bkc", "--extract", "icc", "-o", "x", "--verify"], 2, "exclude each other"),

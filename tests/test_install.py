@@ -47,6 +47,7 @@ NEEDS = (
     (["encode", "photo.png", "--model", "bk-sdm", "-o", "x.bkc"], "torch"),
     (["encode", "photo.png", "--device", "cuda", "-o", "x.bkc"], "torch"),
     (["encode", "photo.png", "--effort", "1", "-o", "x.bkc"], "torch"),
+    (["selftest", "--device", "cuda"], "torch"),
     (["decode", "photo.bkc", "--steps", "2", "--scheduler", "euler", "-o", "x.png"], "torch"),
 )
 
@@ -72,5 +73,9 @@ def test_a_plain_install_is_light_and_complete(tmp_path: Path) -> None:
         done = subprocess.run([bkcodec, *arguments], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 5 and len(done.stderr.splitlines()) == 1
         assert f"pip install '.[{extra}]'" in done.stderr
+    done = subprocess.run(
+        [python, "-c", "import bkcodec; bkcodec.BkSdmCompression"], capture_output=True, text=True
+    )
+    assert "UnsupportedError: BkSdmCompression" in done.stderr
     assert not list(tmp_path.glob("x*"))
     assert sys.prefix != str(tmp_path / "env")

@@ -88,5 +88,7 @@ def test_maps_and_photos_that_cannot_be_read(small: Image.Image) -> None:
         bkcodec.encode(closed)
     with pytest.raises(TypeError, match="an array of uint8"):
         bkcodec.encode(np.array(5, np.uint8))
+    with pytest.raises(bkcodec.InputError, match=r"nowhere\.png: no such file"):
+        bkcodec.encode("nowhere.png")
     with pytest.raises(bkcodec.LimitError):
         bkcodec.encode(np.broadcast_to(np.uint8(3), (400_000, 400_000, 3)))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bkcodec.coding.targets import Target
-from bkcodec.commands.paths import Job, Plan
+from bkcodec.commands.paths import Job, Plan, hints
 from bkcodec.commands.shared import Shared
 from bkcodec.errors import BkcError
 from bkcodec.files import Content, in_the_way, is_taken, printable, write_stream, write_whole
@@ -255,12 +255,12 @@ def _summarise(
         row |= {"left_out": dict(left_out), "bytes_before": before, "bytes_after": after}
         row |= {"of_members": members} if members else {}
         click.echo(json.dumps({"summary": row | {"seconds": round(seconds, 3)}}))
-    if left_out:
-        kinds = ", ".join(f"{n} {printable(kind)}" for kind, n in sorted(left_out.items()))
-        hint = "; --tar reads tar shards" if {".tar", ".tgz"} & left_out.keys() else ""
-        console.print(f"left out, of a kind that cannot be read here: {kinds}{hint}")
     if shared.quiet or shared.as_json:
         return
+    if left_out:
+        kinds = ", ".join(f"{n} {printable(kind)}" for kind, n in sorted(left_out.items()))
+        text = "; ".join([kinds, *hints(left_out)])
+        console.print(f"left out, of a kind that cannot be read here: {text}")
     parts = [f"{len(done)} of {len(reports)} files"]
     if before and after:
         low, high = sorted((before, after))

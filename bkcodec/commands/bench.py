@@ -54,7 +54,10 @@ class Request:
     verbose: bool
 
 
-@click.command(context_settings={"max_content_width": 100})
+@click.command(
+    short_help="Compare bundles with other codecs on a folder of photos.",
+    context_settings={"max_content_width": 100},
+)
 @click.argument("dataset", type=FILE)
 @click.option(
     "-m",
@@ -297,7 +300,10 @@ def _write(outcome: Outcome, plan: Bench, folder: Path) -> None:
     write_report(outcome, plan.pictures, downloads, folder / REPORT)
 
 
-@click.command(context_settings={"max_content_width": 100})
+@click.command(
+    short_help="Draw the curves of several benchmarks into one plot.",
+    context_settings={"max_content_width": 100},
+)
 @click.argument("results", nargs=-1, required=True, type=FILE, metavar="RESULTS.JSON...")
 @click.option(
     "-o",

@@ -88,7 +88,7 @@ class _Decode(GroupedCommand):
 @click.option(
     "--scheduler",
     type=click.Choice(SCHEDULERS),
-    help="How several steps are taken.  [default: ddim]",
+    help="How several steps are taken; others than ddim need bkcodec[torch].  [default: ddim]",
 )
 @click.option(
     "--realism",

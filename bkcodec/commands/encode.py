@@ -16,14 +16,21 @@ from bkcodec.commands.batch import Report, run_batch, silent, write_output
 from bkcodec.commands.help import BACKBONE, MACHINE, MANY, OUTPUT, Group, GroupedCommand
 from bkcodec.commands.paths import EXTENSION, Job, Naming, Plan, is_directory, plan
 from bkcodec.commands.regions import Marks, region_options, scaled_map
-from bkcodec.commands.shared import Shared, shared_options
+from bkcodec.commands.shared import Shared, check_search, shared_options
 from bkcodec.commands.sources import Source, read_source, source_from_bytes
 from bkcodec.commands.tar import SHARDS, Shards, run_shards, shard_options
 from bkcodec.commands.values import Number, byte_size, strip
 from bkcodec.container import container_from_bytes, extra_bytes, read_path
 from bkcodec.errors import BkcError, UsageError
 from bkcodec.files import IMAGE_SUFFIXES, printable
-from bkcodec.options import MAX_EFFORT, TUNES, EncodeOptions, Limits, level_to_quality
+from bkcodec.options import (
+    MAX_EFFORT,
+    TUNES,
+    EncodeOptions,
+    Limits,
+    at_most_one,
+    level_to_quality,
+)
 from bkcodec.remote import Url
 from bkcodec.shards.names import renaming
 
@@ -73,7 +80,7 @@ class _Encode(GroupedCommand):
     "-q",
     "--quality",
     type=Number(0, 100),
-    help="0 to 100 in half steps; higher is better.  [default: 50]",
+    help="0 to 100, the nearest half step; higher is better.  [default: 50]",
 )
 @click.option(
     "--target",
@@ -182,6 +189,11 @@ def encode(
 
     INPUT is a file, a directory, or - for standard input; several may be given.
     """
+    at_most_one(
+        **{"--quality": quality, "--target": target},
+        **{"--target-bpp": target_bpp, "--target-size": target_size},
+    )
+    check_search(effort, tune, lpips, shared.unet)
     options = EncodeOptions(
         quality=quality,
         target=target,
@@ -205,10 +217,6 @@ def encode(
     )
     if timeout is not None and not (effort or options.has_target):
         raise UsageError("--timeout needs a search: one of the targets, or --effort")
-    if tune is not None and not effort:
-        raise UsageError("--tune matters to a search: --effort 1 to 9")
-    if shared.unet != "auto" and not effort:
-        raise UsageError("--unet matters to encoding with --effort only")
     _run(inputs, options, shards, shared, Extras(accept_damaged, measure, dry_run, verify))
 
 

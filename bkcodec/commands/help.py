@@ -31,11 +31,14 @@ class GroupedCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """See click."""
         grouped = {name for group in self.groups for name in group.names}
-        rest = [p.name for p in self.get_params(ctx) if p.name and p.name not in grouped]
+        options = [p for p in self.get_params(ctx) if isinstance(p, click.Option)]
+        rest = [p.name for p in options if p.name and p.name not in grouped]
         for group in (*self.groups, Group("Other", "", tuple(rest))):
-            by_name = {p.name: p for p in self.get_params(ctx)}
+            by_name = {p.name: p for p in options}
             records = [by_name[n].get_help_record(ctx) for n in group.names if n in by_name]
             rows = [record for record in records if record is not None]
+            if not rows:
+                continue
             with formatter.section(group.title):
                 if group.example:
                     formatter.write_text(f"{ctx.command_path} {group.example}")
@@ -49,21 +52,22 @@ MACHINE = Group("Machine and limits", "photo.png --tile off", ("device", "tile",
 BACKBONE = Group(
     "Pretrained networks", "photo.png -m bk-sdm --bk-sdm DIR", ("model", "bk_sdm", "vae", "unet")
 )
-OUTPUT = Group("What is printed", "photos/ --json", ("json", "as_json", "quiet", "verbose", "help"))
+_HELP = ("help", "_click_default_help")  # before click 8.2, and since
+OUTPUT = Group("What is printed", "photos/ --json", ("json", "as_json", "quiet", "verbose", *_HELP))
 
 
 @click.command(name="help")
-@click.argument("command", required=False)
+@click.argument("command", nargs=-1)
 @click.pass_context
-def help(context: click.Context, command: str | None) -> None:  # noqa: A001 (the command's name)
+def help(context: click.Context, command: tuple[str, ...]) -> None:  # noqa: A001 (its name)
     """Show the help of bkcodec, or of one of its commands."""
-    parent = context.parent
-    assert parent is not None and isinstance(parent.command, click.Group)
-    if command is None:
-        click.echo(parent.get_help())
-        return
-    chosen = parent.command.get_command(parent, command)
-    if chosen is None:
-        raise click.UsageError(f"no command {command!r}; bkcodec help lists them")
-    with click.Context(chosen, info_name=command, parent=parent) as child:
-        click.echo(chosen.get_help(child))
+    shown = context.parent
+    assert shown is not None
+    for name in command:
+        group = shown.command
+        chosen = group.get_command(shown, name) if isinstance(group, click.Group) else None
+        if chosen is None:
+            words = " ".join(command)
+            raise click.UsageError(f"no command {words!r}; bkcodec help lists them")
+        shown = click.Context(chosen, info_name=name, parent=shown)
+    click.echo(shown.get_help())

@@ -18,7 +18,7 @@ from bkcodec.options import METADATA
 from bkcodec.remote import located
 
 
-@click.command()
+@click.command(short_help="Show what .bkc files say about themselves.")
 @click.argument(
     "files", nargs=-1, required=True, metavar="FILE...", shell_complete=completion.files
 )

@@ -17,6 +17,13 @@ ERRORS = ".errors.json"  # what lists the failures in a tar shard ends so
 _MACOS = ("._", ".DS_Store")  # how its files that belong to others begin
 _MACOS_FOLDER = "__MACOSX"
 _FILES = (EXTENSION, ".png", ".jpg", ".jpeg", ".webp", ".ppm", ".tif", ".tiff")
+_READERS = {
+    ".heic": "pillow-heif",
+    ".heif": "pillow-heif",
+    ".jxl": "pillow-jxl-plugin",
+    ".tar": "--tar",
+    ".tgz": "--tar",
+}
 _PARTIAL = (".crdownload", ".part", ".tmp")  # not there yet, or ours
 
 
@@ -110,7 +117,7 @@ def plan(inputs: Iterable[str], naming: Naming, suffixes: frozenset[str], recurs
         elif text and "\0" not in text and not (_is_missing(text) and len(texts) == 1):
             sources.setdefault(Path(text), Path(Path(text).name))  # named twice, done once
         else:
-            missing = InputError(f"{printable(text)!r}: no such file")
+            missing = InputError(f"{printable(text) or repr(text)}: no such file")
             if len(texts) == 1:
                 raise missing
             result.failures.append((Job(Path(text), None), missing))
@@ -186,9 +193,16 @@ def _in_directory(
     result.left_out += Counter()  # forgets what there is none of
     files = [path for path in files if not is_stream(path)]
     if not files and not result.failures:
-        hint = "" if recursive else " (subdirectories need --recursive)"
+        known = hints(result.left_out) or ([] if recursive else ["subdirectories need --recursive"])
+        hint = f" ({'; '.join(known)})" if known else ""
         raise InputError(f"{printable(folder)}: nothing to do in this directory{hint}")
     return {path: path.relative_to(folder) for path in sorted(files)}
+
+
+def hints(left_out: Iterable[str]) -> list[str]:
+    """How to read kinds of files that were left out."""
+    known = {_READERS[kind]: kind for kind in sorted(left_out) if kind in _READERS}
+    return [f"{kind[1:]} needs {reader}" for reader, kind in known.items()]
 
 
 def _target(
@@ -246,7 +260,7 @@ def _sort_out(jobs: list[Job], result: Plan, naming: Naming) -> None:
         targets.setdefault(key, []).append(job)
     for job in jobs:
         key = _key(job.target)
-        rivals = [printable(other.name) for other in targets[key]]
+        rivals = [printable(other.name) for other in targets[key] if other is not job]
         target = printable(job.target)
         if key in sources:
             problem: BkcError = UsageError(f"{target} is an input; it would be overwritten")
@@ -255,11 +269,12 @@ def _sort_out(jobs: list[Job], result: Plan, naming: Naming) -> None:
             if len(jobs) == 1:
                 raise problem
             result.failures.append((job, problem))
-        elif len(rivals) > 1:
+        elif rivals:
             differ = len({Path(other.name).name for other in targets[key]}) > 1
             hint = "; --keep-extension keeps them apart" if differ else ""
-            text = f"{' and '.join(rivals)} would {'both' if len(rivals) == 2 else 'all'} become "
-            result.failures.append((job, UsageError(f"{text}{target}{hint}")))
+            more = f" and {len(rivals) - 1} more" if len(rivals) > 1 else ""
+            text = f"would become {target}, as would {rivals[0]}{more}{hint}"
+            result.failures.append((job, UsageError(text)))
         else:
             result.jobs.append(job)
 

@@ -74,7 +74,11 @@ def pattern() -> Image.Image:
 
 
 def checks(names: list[str]) -> Iterator[Check]:
-    """Symbols of all golden files; on each device, pixels of those of lite, and encoded bytes."""
+    """Symbols of all golden files; on each device, pixels of those of lite, and encoded bytes.
+
+    Raises:
+        UnsupportedError: no golden files, or no such device.
+    """
     paths = sorted(vectors_folder().glob("*.bkc"))
     if not paths:
         raise UnsupportedError("no golden files in this installation. Reinstall bkcodec.")
@@ -83,6 +87,8 @@ def checks(names: list[str]) -> Iterator[Check]:
     for device in names:
         try:
             yield from _device(device, paths)
+        except UnsupportedError:
+            raise
         except BkcError as error:
             yield Check(f"device {device}", False, str(error))
 
@@ -123,7 +129,7 @@ def _record(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.with_suffix(".json").read_text("utf-8")))
 
 
-@click.command()
+@click.command(short_help="Decode the golden files, compare them with the record.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--device",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import click
@@ -151,3 +152,13 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in _OPTIONS:
         wrapped = option(wrapped)
     return wrapped
+
+
+def check_search(effort: int, tune: str | None, lpips: Path | None, unet: str) -> None:
+    """Refuse options of a search where there is none (UsageError)."""
+    if tune is not None and not effort:
+        raise UsageError("--tune matters to a search: --effort 1 to 9")
+    if (tune == "lpips") != (lpips is not None):
+        raise UsageError("--tune lpips needs --lpips FILE, and nothing else does")
+    if unet != "auto" and not effort:
+        raise UsageError("--unet matters to encoding with --effort only")

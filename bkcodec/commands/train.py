@@ -19,7 +19,11 @@ from bkcodec.train.phases import PHASES
 FOLDER = click.Path(path_type=Path)
 
 
-@click.command(cls=TrainCommand, context_settings={"max_content_width": 100})
+@click.command(
+    short_help="Train a bundle, or export one from a finished run.",
+    cls=TrainCommand,
+    context_settings={"max_content_width": 100},
+)
 @click.option(
     "--data",
     type=weighted_folder,

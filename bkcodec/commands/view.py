@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from bkcodec.pages.view import Shown
 
 
-@click.command(context_settings={"max_content_width": 100})
+@click.command(
+    short_help="Write a page that shows a .bkc file beside its original.",
+    context_settings={"max_content_width": 100},
+)
 @click.argument("file", metavar="FILE", shell_complete=completion.files)
 @click.argument("original", required=False, metavar="[ORIGINAL]")
 @click.option(

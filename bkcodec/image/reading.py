@@ -36,7 +36,7 @@ from bkcodec.options import Limits
 
 _STRIP_PIXELS = 2**22  # converted at once
 _OTHER_ENDIAN = {"L": "B", "B": "L", "N": "B" if struct.pack("=H", 1) == b"\1\0" else "L"}
-_FEW_COLOURS = 256  # of what was drawn or written
+_FEW_COLOURS, _FEW_GREYS = 256, 32  # of what was drawn or written
 _SMALL, _SAMPLED = 2**12, 2**14  # pixels: too few to tell; that are looked at first
 _GREYSCALE = ("1", "L", "LA", "La")
 _EMPTY_ALPHA = ("TGA", "ICO", "BMP", "DIB")  # often have a plane of zeros that nobody means
@@ -108,7 +108,7 @@ def picture_from_image(image: Image.Image, accept_damaged: bool = False) -> Pict
         rgb = rgb if alpha is None else filled(rgb, alpha)
     if alpha is not None and not alpha.any():
         notes.append("transparent everywhere")
-    notes += _drawn(rgb)
+    notes += _drawn(rgb, greyscale)
     return Picture(rgb, alpha, greyscale, Metadata(icc, exif, xmp), tuple(notes))
 
 
@@ -336,14 +336,15 @@ def _fitting(
     return greyscale, None
 
 
-def _drawn(rgb: Pixels) -> list[str]:
+def _drawn(rgb: Pixels, greyscale: bool) -> list[str]:
     """A word for those who would do better with a format for drawings."""
     height, width = rgb.shape[:2]
     spacing = max(1, int((height * width / _SAMPLED) ** 0.5))
-    if height * width < _SMALL or len(_colours(rgb[::spacing, ::spacing])) > _FEW_COLOURS:
+    few = _FEW_GREYS if greyscale else _FEW_COLOURS
+    if height * width < _SMALL or len(_colours(rgb[::spacing, ::spacing])) > few:
         return []  # nearly all photos have many among a few thousand pixels
     colours = {colour for rows in _row_slices(height, width) for colour in _colours(rgb[rows])}
-    if len(colours) > _FEW_COLOURS:
+    if len(colours) > few:
         return []
     return ["few colours: for text and drawings, lossless PNG or WebP is smaller and sharper"]
 

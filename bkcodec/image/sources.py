@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bkcodec.files import read_whole
+from bkcodec.errors import BkcError
+from bkcodec.files import printable, read_whole
 from bkcodec.image.opening import open_header
 from bkcodec.options import Limits
 
@@ -65,5 +66,8 @@ def bytes_from(source: FileSource, limits: Limits = Limits()) -> bytes:  # noqa:
     if isinstance(source, _BYTES):
         return bytes(source)
     if isinstance(source, str | os.PathLike):
-        return read_whole(Path(source), limits.max_file_bytes)
+        try:
+            return read_whole(Path(source), limits.max_file_bytes)
+        except BkcError as error:
+            raise type(error)(f"{printable(os.fspath(source))}: {error}") from error
     raise TypeError(f"a file is a path or bytes, not {type(source).__name__}")

@@ -209,3 +209,40 @@ def test_onnx_runtime_is_told_not_to_report(tmp_path: Path, here: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "1", done.stderr
+
+
+def test_help_of_a_command_of_a_command(run: Run, capsys: Shown) -> None:
+    assert run("help", "models", "add") == 0
+    assert "Install a bundle" in capsys.readouterr().out
+    assert run("help", "encode", "add") == 2
+    assert "no command 'encode add'" in capsys.readouterr().err
+
+
+def test_summaries_are_whole_at_80_columns(run: Run, capsys: Shown) -> None:
+    assert run("help") == 0
+    text = capsys.readouterr().out
+    assert "..." not in text.partition("Commands:")[2]
+
+
+def test_kinds_that_need_a_package_say_which(run: Run, here: Path, capsys: Shown) -> None:
+    (here / "phone").mkdir()
+    (here / "phone" / "a.heic").write_bytes(b"x")
+    assert run("encode", "phone", "-o", "out/") == 3
+    assert "heic needs pillow-heif" in capsys.readouterr().err
+    (here / "one.png").rename(here / "phone" / "one.png")
+    assert run("encode", "phone", "-o", "out/") == 0
+    assert "1 .heic; heic needs pillow-heif" in capsys.readouterr().err
+    assert run("encode", "phone", "-o", "out/", "-f", "--quiet") == 0
+    assert not capsys.readouterr().err
+
+
+def test_options_of_a_search_are_named_as_one_types_them(
+    run: Run, here: Path, capsys: Shown
+) -> None:
+    for arguments, text in (
+        (("-q", "30", "--target-size", "5k"), "--quality and --target-size exclude each other"),
+        (("--tune", "psnr"), "--tune matters to a search"),
+        (("--effort", "1", "--tune", "lpips"), "--tune lpips needs --lpips FILE"),
+    ):
+        assert run("encode", "one.png", *arguments) == 2
+        assert text in capsys.readouterr().err

@@ -67,7 +67,7 @@ def test_what_is_left_out_of_a_folder_is_counted(
     *rows, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert last["summary"]["left_out"] == {".txt": 1, "linked folder": 1, "pipe or device": 1}
     errors = {Path(row["input"]).name: row["error"] for row in rows if "error" in row}
-    assert list(errors) == ["broken.png"] and "No such file" in str(errors)
+    assert list(errors) == ["broken.png"] and "no such file" in str(errors)
     assert last["summary"]["done"] == 1 and last["summary"]["failed"] == 1
 
 

@@ -265,7 +265,7 @@ def test_folders(
     Path("one.png").rename("shards/one.png")
     assert run("encode", "shards", "-o", "photos/") == 0
     assert names(here / "photos") == ["one.bkc"]
-    assert "1 .tar; --tar reads tar shards" in capsys.readouterr().err
+    assert "1 .tar; tar needs --tar" in capsys.readouterr().err
     assert run("encode", "shards", "--tar", "-o", "tars/") == 0
     assert names(here / "tars") == ["0.tar"]
 

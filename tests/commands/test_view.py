@@ -89,7 +89,7 @@ def coded(here: Path, run: Run) -> Path:
     [
         (("one.bkc", "-o", "there.html"), 3, "exists already"),
         (("one.bkc", "two.png"), 3, "has 50 x 40 pixels, the decoded picture 130 x 87"),
-        (("one.bkc", "nowhere.png"), 3, "cannot be read"),
+        (("one.bkc", "nowhere.png"), 3, "nowhere.png: no such file"),
         (("one.bkc", "one.bkc", "-o", "one.bkc", "-f"), 2, "is an input"),
         (("one.bkc", "one.png", "-o", "one.png", "-f"), 2, "is an input"),
         (("one.bkc", "cut.bkc"), 3, "cut.bkc: not an image"),

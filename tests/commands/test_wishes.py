@@ -99,7 +99,7 @@ def test_regions_and_maps_are_shown(run: Run, photos: Path, capsys: Shown) -> No
     assert info("photos/a.bkc")["quality_offsets"] == expected
     assert run("info", "photos/a.bkc") == 0
     text = capsys.readouterr().out
-    assert "quality   differs over the picture" in text and "+20 -10 -10 -10\n" in text
+    assert "points of quality, added:" in text and "+20 -10 -10 -10\n" in text
     assert run("info", "photos/a.bkc", "--json") == 0
     assert json.loads(capsys.readouterr().out)["quality_offsets"] == expected
 

@@ -62,7 +62,9 @@ def means(outcome: Outcome, width: int) -> list[Table]:
         Column("decode\ns", [number(p.decode_seconds, 3) for p in points]),
         Column("bugs", [_bugs(p.n_failed, p.bugs) for p in points]),
     ]
-    title = f"{printable(outcome.dataset_name)}: means over {len(outcome.dataset.photos)} pictures"
+    n = len(outcome.dataset.photos)
+    means = "one picture" if n == 1 else f"means over {n} pictures"
+    title = f"{printable(outcome.dataset_name)}: {means}"
     return fitted(title, [p.codec for p in points], quality, columns, width)
 
 
