@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from bkcodec.models.compression import BkSdmCompression
     from bkcodec.options import Backbone, DecodeOptions, EncodeOptions, Limits, Region
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 _HOMES = {
     "Backbone": "options",

@@ -166,7 +166,7 @@ def test_the_manifest_is_true() -> None:
         data = bundle.path.read_bytes()
         assert hashlib.sha256(data).hexdigest() == bundle.sha256
         assert load_bundle(bundle.path).fingerprint.hex() == bundle.fingerprint
-        assert len(data) < 24e6
+        assert len(data) < 21e6
         assert bundle.path.with_suffix(".provenance.json").is_file()
 
 
