@@ -117,7 +117,7 @@ def test_windows_of_large_pictures_fit_together(
     assert (symbols != np.rint(start)).any() and abs(symbols - start).max() < 2
 
 
-@pytest.mark.parametrize("size", [None, 900])
+@pytest.mark.parametrize("size", [None, 400])
 def test_a_search_follows_regions(photo: Image.Image, size: int | None) -> None:
     options = EncodeOptions(
         quality=None if size else 40.0,
