@@ -95,6 +95,7 @@ train-lite-gpu:
 
 # Training a bundle like the shipped bk-sdm: make train-bk-sdm DATA=photos VAL=held-out-photos
 # VAE=directory LPIPS=weights-file; see docs/bk-sdm.md.
+comma := ,
 SD_RUN ?= runs/bk-sdm
 SD = $(BIN)/bkcodec train --data $(DATA) --val $(VAL) --vae $(VAE) --pretrained-vae
 SD_EXPORT = $(BIN)/bkcodec train --data $(DATA) --vae $(VAE) -o weights/bk-sdm.safetensors \
@@ -142,8 +143,8 @@ audit: $(VENV)/.dev
 MODELS ?= -m lite
 kodak: $(VENV)/.dev
 	$(BIN)/bkcodec bench $(PHOTOS) $(MODELS) -q 0,10,20,30,40,50,60,70,80,90,100 \
-		--peers jpeg,webp,avif --avif-speed 4 --metrics psnr,ms-ssim --range 0.06:0.7 \
-		--repetitions 1 -o runs/kodak
+		--peers jpeg,webp,avif,avif-ssim --avif-speed 4 --range 0.06:0.7 --repetitions 1 \
+		--metrics psnr,ms-ssim,ssimulacra2$(if $(LPIPS),$(comma)lpips-sq --lpips $(LPIPS)) -o runs/kodak
 
 # The figures of docs/benchmark.md: make benchmark PHOTOS=folder
 benchmark: $(VENV)/.dev
