@@ -1,8 +1,8 @@
 """Adds golden vectors: python scripts/make_vectors.py [VAE].
 
 With the directory of a pretrained VAE also those of the bundle bk-sdm. Files already in
-formats/vectors are left alone: once released, a vector never changes. Their hashes are in SHA256SUMS
-there, as sha256sum writes and checks them.
+formats/vectors are left alone: once released, a vector never changes. Their hashes are in
+SHA256SUMS there, as sha256sum writes and checks them.
 """
 
 from __future__ import annotations
