@@ -13,7 +13,7 @@ KAITAI := .cache/ksc/node_modules/kaitai-struct-compiler
 	 kodak kodak-bk-sdm benchmark fuzz attacks faults audit clean
 
 help:
-	@sed -n 's/^# make /make /p' Makefile
+	@sed -n 's/^# \(make .*   .*\)/\1/p' Makefile
 	@echo "also: test-slow check format vectors sample man train-lite train-lite-gpu" \
 		"train-bk-sdm kodak kodak-bk-sdm benchmark fuzz attacks faults audit clean"
 
@@ -95,7 +95,6 @@ train-lite-gpu:
 
 # Training a bundle like the shipped bk-sdm: make train-bk-sdm DATA=photos VAL=held-out-photos
 # VAE=directory LPIPS=weights-file; see docs/bk-sdm.md.
-comma := ,
 SD_RUN ?= runs/bk-sdm
 SD = $(BIN)/bkcodec train --data $(DATA) --val $(VAL) --vae $(VAE) --pretrained-vae
 SD_EXPORT = $(BIN)/bkcodec train --data $(DATA) --vae $(VAE) -o weights/bk-sdm.safetensors \
@@ -139,8 +138,10 @@ audit: $(VENV)/.dev
 	$(PIP) pip-audit
 	$(BIN)/python -m pip_audit --local --skip-editable
 
-# The figures of docs/lite.md: make kodak PHOTOS=folder [MODELS="-m lite -m other.safetensors"]
+# The figures of docs/lite.md:
+# make kodak PHOTOS=folder [LPIPS=weights-file] [MODELS="-m lite -m other.safetensors"]
 MODELS ?= -m lite
+comma := ,
 kodak: $(VENV)/.dev
 	$(BIN)/bkcodec bench $(PHOTOS) $(MODELS) -q 0,10,20,30,40,50,60,70,80,90,100 \
 		--peers jpeg,webp,avif,avif-ssim --avif-speed 4 --range 0.06:0.7 --repetitions 1 \

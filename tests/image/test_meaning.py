@@ -394,17 +394,3 @@ def test_drawings_are_told_of_better_formats() -> None:
     assert any("drawings" in note for note in picture_from_image(Image.fromarray(letters)).notes)
     photo = rng.integers(0, 256, (80, 80, 3)).astype(np.uint8)
     assert not picture_from_image(Image.fromarray(photo)).notes
-
-
-def test_only_drawings_are_called_so(lake: Image.Image) -> None:
-    """Grey has at most 256 values; a photo in grey is a photo."""
-    drawing = Image.new("RGB", lake.size, "white")
-    drawing.paste("navy", (10, 10, 300, 200))
-    for image, is_drawn in (
-        (lake, False),
-        (lake.convert("L"), False),
-        (drawing, True),
-        (drawing.convert("L"), True),
-    ):
-        notes = picture_from_image(image).notes
-        assert any("few colours" in note for note in notes) is is_drawn

@@ -1,10 +1,12 @@
-"""Pictures: what becomes of alpha and of profiles."""
+"""Pictures: what becomes of alpha and of profiles, and what is said of drawings."""
 
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image
 
 from bkcodec.image.picture import Picture, apply_alpha
+from bkcodec.image.reading import picture_from_image
 from bkcodec.metadata import Metadata
 
 
@@ -13,3 +15,17 @@ def test_grey_profile_goes_when_grey_becomes_colour() -> None:
     grey = Picture(pixels, np.zeros((1, 1), np.uint8), True, profile)
     assert apply_alpha(grey, "red").metadata.icc is None
     assert apply_alpha(grey, "white").metadata.icc == b"grey profile"
+
+
+def test_only_drawings_are_called_so(lake: Image.Image) -> None:
+    """Grey has at most 256 values; a photo in grey is a photo."""
+    drawing = Image.new("RGB", lake.size, "white")
+    drawing.paste("navy", (10, 10, 300, 200))
+    for image, is_drawn in (
+        (lake, False),
+        (lake.convert("L"), False),
+        (drawing, True),
+        (drawing.convert("L"), True),
+    ):
+        notes = picture_from_image(image).notes
+        assert any("few colours" in note for note in notes) is is_drawn
