@@ -1,9 +1,10 @@
-"""What targets and maps give: python scripts/figures/targets.py targets|region|adapt PHOTO...
+"""What targets and maps give: python scripts/figures/targets.py targets|size|region|adapt PHOTO...
 
 "targets" encodes each photo to values of metrics and prints what is reached, and in how many
-tries. "region" gives a tenth of each photo another 30 points, as --roi does, and compares it with
-plain files of the same size. "adapt" holds files with a map of their own against plain
-ones: by how many per cent they are smaller at an equal value of each metric.
+tries; "size" does the same with sizes. "region" gives a tenth of each photo another 30 points, as
+--roi does, and compares it with plain files of the same size. "adapt" holds files with a map of
+their own against plain ones: by how many per cent they are smaller at an equal value of each
+metric.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bkcodec import Codec, EncodeOptions, Region, TargetError
+from bkcodec.coding.search import largest
 from bkcodec.coding.targets import Metric, Target
 from bkcodec.metrics import decibels, ms_ssim, psnr, ssimulacra2
 
@@ -28,6 +30,7 @@ TARGETS = (
     *("ssimulacra2=50", "ssimulacra2=60", "ssimulacra2=70"),
     *("ms-ssim=0.95", "ms-ssim=0.98", "psnr=32"),
 )
+SIZES = 3_000, 5_000, 10_000, 20_000, 30_000  # bytes
 REGION = Region(300, 150, 240, 164)  # a tenth of 768 x 512 pixels
 MARKED = (30, 50)  # qualities of the files with a region
 LADDER = range(0, 101, 4)
@@ -58,6 +61,27 @@ def targets(codec: Codec, photos: Sequence[Image.Image]) -> None:
             f"{above.mean():.4f} ({above.max():.4f}), {np.mean(tries):.1f} tries",
             flush=True,
         )
+
+
+def size(codec: Codec, photos: Sequence[Image.Image]) -> None:
+    tries, unused = [], []
+
+    def counted(code: Callable[[int], object], *others: object, **named: object) -> object:
+        tries.append(0)
+
+        def once(level: int) -> object:
+            tries[-1] += 1
+            return code(level)
+
+        return largest(once, *others, **named)  # type: ignore[arg-type,type-var]
+
+    with patch("bkcodec.encoding.largest", counted):
+        for photo in photos:
+            for limit in SIZES:
+                n_bytes = len(codec.encode(photo, EncodeOptions(target_size=limit)))
+                unused.append(100 * (1 - n_bytes / limit))
+    print(f"{np.mean(tries):.1f} codings ({max(tries)} at most)")
+    print(f"unused {np.mean(unused):.1f} % ({max(unused):.1f} % at most)")
 
 
 def region(codec: Codec, photos: Sequence[Image.Image]) -> None:
@@ -105,7 +129,7 @@ def adapt(codec: Codec, photos: Sequence[Image.Image]) -> None:
 
 
 def main() -> None:
-    what = {"targets": targets, "region": region, "adapt": adapt}[sys.argv[1]]
+    what = {"targets": targets, "size": size, "region": region, "adapt": adapt}[sys.argv[1]]
     what(Codec("lite"), [Image.open(Path(name)).convert("RGB") for name in sys.argv[2:]])
 
 
