@@ -278,8 +278,8 @@ FOLDER = click.Path(path_type=Path)
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on with the run in the output folder, with its options; only its length and the "
-    "times of its checkpoints may be changed.",
+    help="Go on with the run in the output folder, with its options; only its length, "
+    "the times of its checkpoints, --compile and --device may be changed.",
 )
 @click.option(
     "--dry-run", is_flag=True, help="Check everything and take three steps, but write nothing."
