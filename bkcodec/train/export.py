@@ -82,12 +82,13 @@ def export_run(
 
     Raises:
         InputError: not a run's folder, or one without a checkpoint.
+        UsageError: another prior for a run that keeps files.
     """
     record, averaged = load_run(run)
     config, options = _settings(run, record)
     model, networks, integers = _stored(config, averaged["model"], parts)
     if PHASES[options.phase].keeps_files:
-        coder, encoder = _kept(run, record)
+        coder, encoder = _kept(run, record, prior)
         integers |= encoder
     else:
         planes = _planes(model, data, options, parts)
@@ -117,11 +118,13 @@ def export_run(
     return bundle
 
 
-def _kept(run: Path, record: dict[str, Any]) -> tuple[Tables | ContextPrior, Arrays]:
+def _kept(run: Path, record: dict[str, Any], prior: str) -> tuple[Tables | ContextPrior, Arrays]:
     """Prior and integer encoder of the bundle that a run started from, whose files it keeps."""
     start = load_bundle(find_bundle(record["init_from"]["path"]))
     if start.fingerprint.hex() != record["init_from"]["fingerprint"]:
         raise InputError(f"{start.path}: not the bundle any more that {run} started from")
+    if prior == "factorized" and isinstance(start.prior, ContextPrior):
+        raise UsageError(f"--prior does not apply: {run} keeps files, and so the prior, as it is")
     return start.prior, {k: v for k, v in start.integers.items() if k.startswith(ENCODER)}
 
 

@@ -279,6 +279,8 @@ def texture_phase_keeps_files(
     assert train(folder, 3, *more) == 0
     assert "lpips-sq" in (folder / "training.log").read_text()
     assert run("train", "--export", folder, "--data", photos, "-o", textured) == 0
+    other = ("--prior", "factorized")
+    assert run("train", "--export", folder, "--data", photos, "-o", tmp_path / "no", *other) == 2
     before, after = load_bundle(path), load_bundle(textured)
     assert before.fingerprint == after.fingerprint
     changed = {
