@@ -66,10 +66,9 @@ def export_run(
 ) -> Bundle:
     """Write the bundle of a run's best averaged weights, with its provenance record beside it.
 
-    Tables count the symbols that the encoder would send, over training photos. Nothing is left to
-    the noise that training used instead of rounding; quantiles and an auxiliary loss for them are
-    therefore not needed. A run of a phase that keeps files changes decoder networks only: its
-    bundle codes symbols as the bundle that it started from, and has the same fingerprint.
+    Tables count the symbols that the encoder would send, over training photos; they need neither
+    quantiles nor an auxiliary loss. A run of a phase that keeps files changes decoder networks
+    only: its bundle codes symbols as the one that it started from, with the same fingerprint.
 
     Args:
         run: the run's folder.
