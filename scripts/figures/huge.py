@@ -8,11 +8,11 @@ runs up to 12 megapixels and of one above, then how far what is made in bands is
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+from processes import measured
 
 SIZES = [(1200, 834), (2448, 1634), (4032, 3024), (6000, 4000), (8660, 5774), (12248, 8165)]
 
@@ -36,23 +36,10 @@ def wall(photos: Path, width: int, height: int, path: Path) -> None:
     picture.save(path, quality=92)
 
 
-def measured(*arguments: object) -> tuple[float, float]:
-    """Seconds and peak MB of a process."""
-    started = time.monotonic()
-    command = [sys.executable, *map(str, arguments)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.stderr is not None
-    if process.returncode:
-        raise SystemExit(process.stderr.read().decode())
-    return time.monotonic() - started, usage.ru_maxrss * 1024 / 1e6
-
-
 def median(runs: int, *arguments: object) -> str:
     """Seconds and peak MB of a process that runs so often, as columns of a table."""
     found = sorted(measured(*arguments) for _ in range(runs))
-    return f"{found[runs // 2][0]:.2f} s | {max(peak for _, peak in found):,.0f} MB"
+    return f"{found[runs // 2].clock:.2f} s | {max(one.peak for one in found):,.0f} MB"
 
 
 def compare(one: Path, other: Path) -> None:

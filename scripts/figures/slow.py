@@ -7,38 +7,25 @@ the table of SECURITY.md, which says what a server has to expect.
 from __future__ import annotations
 
 import io
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from processes import measured
 
 SAMPLE = Path(__file__).resolve().parents[2] / "tests" / "samples" / "lake.png"
 SIDE = 1024
 SCANS = 250
 
 
-def seconds(arguments: Sequence[object]) -> float:
-    command = [sys.executable, "-m", "bkcodec", *map(str, arguments)]
-    times = []
-    for _ in range(3):
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(f"{' '.join(command)} failed")
-        times.append(usage.ru_utime + usage.ru_stime)
-    return statistics.median(times)
+def seconds(*arguments: object) -> float:
+    """CPU seconds of a command on one thread, the median of three."""
+    return statistics.median(
+        measured("-m", "bkcodec", *arguments, OMP_NUM_THREADS="1").cpu for _ in range(3)
+    )
 
 
 def many_scans(photo: Image.Image) -> bytes:
@@ -69,14 +56,14 @@ def main() -> None:
             (f"a JPEG file of {SCANS} scans", "scans.jpg", 50),
         ):
             file = (here / name).with_suffix(".bkc")
-            encode = seconds(["encode", here / name, "-o", file, "-q", quality, "-f"])
-            decode = seconds(["decode", file, "-o", here / "out.png", "-f"])
+            encode = seconds("encode", here / name, "-o", file, "-q", quality, "-f")
+            decode = seconds("decode", file, "-o", here / "out.png", "-f")
             print(f"{what}: encode {encode:.1f}, decode {decode:.1f}", flush=True)
         file = here / "photo.bkc"
         for extra in (["--tile", 256], ["--steps", 50]):
-            decode = seconds(["decode", file, "-o", here / "out.png", "-f", *extra])
+            decode = seconds("decode", file, "-o", here / "out.png", "-f", *extra)
             print(f"decode {extra[0]} {extra[1]}: {decode:.1f}", flush=True)
-        print(f"info --verify: {seconds(['info', '--verify', file]):.1f}")
+        print(f"info --verify: {seconds('info', '--verify', file):.1f}")
 
 
 if __name__ == "__main__":

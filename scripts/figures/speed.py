@@ -6,16 +6,15 @@ peak memory of each.
 
 from __future__ import annotations
 
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
+from processes import measured
 
 import bkcodec
 from bkcodec.machine import n_threads, versions
@@ -30,17 +29,6 @@ def median(work: Callable[[], object], repetitions: int) -> float:
         work()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
-
-
-def run(arguments: Sequence[object]) -> float:
-    """A process; returns its peak memory in MB."""
-    command = [sys.executable, "-m", "bkcodec", *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed")
-    return usage.ru_maxrss * 1024 / 1e6
 
 
 def main() -> None:
@@ -70,9 +58,9 @@ def processes(photo: Path, file: Path) -> None:
         "info": ["info", file],
         "--help": ["--help"],
     }.items():
-        peaks: list[float] = []
-        seconds = median(lambda: peaks.append(run(arguments)), 5)  # noqa: B023
-        print(f"process: {name:<17} {seconds:.3f} s, {max(peaks):.0f} MB")
+        runs = [measured("-m", "bkcodec", *arguments) for _ in range(5)]
+        seconds, peak = statistics.median(r.clock for r in runs), max(r.peak for r in runs)
+        print(f"process: {name:<17} {seconds:.3f} s, {peak:.0f} MB")
 
 
 if __name__ == "__main__":
